@@ -1,0 +1,41 @@
+"""The methods of `template.v1.TemplateService`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import grpc
+
+from app.api.grpc import convert
+from app.api.grpc.statuses import Ending
+from app.domain.ports import Reading
+from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, GetTemplateDetailsResponse
+from app.proto.template.v1.template_pb2_grpc import TemplateServiceServicer
+
+
+class TemplateReader(Protocol):
+    """What the methods need of the service."""
+
+    async def read(self, template_id: int) -> Reading:
+        """As `app.service.TemplateService.read`."""
+        ...
+
+
+class TemplateServicer(TemplateServiceServicer):
+    """Answers over the same service object as HTTP does.
+
+    grpc.aio cancels a method's coroutine when its caller goes away or its deadline passes, and so that caller, and it
+    alone, leaves the flight that it waits on.
+    """
+
+    def __init__(self, service: TemplateReader) -> None:
+        self._service = service
+
+    async def GetTemplateDetails(  # noqa: N802 (the name is the proto's)
+        self,
+        request: GetTemplateDetailsRequest,
+        context: grpc.aio.ServicerContext[GetTemplateDetailsRequest, GetTemplateDetailsResponse],
+    ) -> GetTemplateDetailsResponse:
+        async with Ending(context):
+            reading = await self._service.read(request.id)
+            return convert.details(reading)

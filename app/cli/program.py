@@ -1,0 +1,41 @@
+"""`python -m app`: the commands, put together."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from app import __version__
+from app.cli.demo import demo
+from app.cli.failure import CommandError
+from app.cli.loadtest import loadtest
+from app.cli.migrate import migrate
+from app.cli.scenario import scenario
+from app.cli.serve import serve
+from app.cli.up import up
+
+program = typer.Typer(
+    name="python -m app",
+    help="See a cache stampede, and cure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (demo, up, loadtest, scenario, serve, migrate):
+    program.command()(command)
+
+
+@program.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run the command line. A failure that was foreseen ends in one line and a non-zero exit status."""
+    try:
+        program(prog_name="python -m app")
+    except CommandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.status)

@@ -1,0 +1,65 @@
+"""`python -m app serve`: the template service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+import uvloop
+
+from app.cli.failure import CommandError
+from app.cli.server import Address
+from app.cli.server import serve as run_server
+from app.settings import Settings, SettingsError, load_settings, unknown_variables
+from app.telemetry import logs
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    json_line: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
+    ] = False,
+    while_stdin_open: Annotated[
+        bool, typer.Option("--while-stdin-open", help="Also end when standard input closes, and so with the parent.")
+    ] = False,
+) -> None:
+    """Serve HTTP and gRPC until SIGTERM or Ctrl-C, then drain. Settings come from the environment: docs/settings.md."""
+    settings = settings_or_fail()
+    logs.configure(settings.log_level)
+    for sentence in unknown_variables():
+        _log.warning(sentence)
+    if while_stdin_open:
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+
+    def announce(address: Address) -> None:
+        if json_line:
+            print(json.dumps({**asdict(address), "pid": os.getpid()}), flush=True)
+        else:
+            _log.info("serving %s and gRPC on %s, mode %s", address.http_url, address.grpc_target, settings.mode.value)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_server(settings, announce))
+
+
+def settings_or_fail() -> Settings:
+    """The settings, or a `CommandError` that names what can't be used."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        raise CommandError(f"bad setting: {error}", status=2) from error
+
+
+def _end_with_stdin() -> None:
+    # Not through the buffered reader: a thread that is inside it when the interpreter ends aborts the process.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,35 @@
+"""Ending a command in good order, whichever way it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+WATCH_INTERVAL_S = 0.25
+"""How often what must go on is looked after."""
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within it, SIGTERM and SIGHUP raise `KeyboardInterrupt` too, so that every way of being ended cleans up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait_for_interrupt(goes_on: Callable[[], bool]) -> None:
+    """Wait until `KeyboardInterrupt`, which it does not let out, or until `goes_on` says no."""
+    with contextlib.suppress(KeyboardInterrupt):
+        never = threading.Event()
+        while goes_on():
+            never.wait(WATCH_INTERVAL_S)

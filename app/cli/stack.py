@@ -1,0 +1,62 @@
+"""The embedded stack that `up` and `demo` run, and the file that tells others where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.embedded.stack import EmbeddedStack
+from app.loadtest.target import STACK_FILE
+from app.report.files import write_json
+
+APP_ROLE, UNPROTECTED_ROLE, LOADTEST_ROLE = "app", "unprotected", "loadtest"
+
+
+def app_environment(stack: EmbeddedStack, **settings: str) -> dict[str, str]:
+    """The environment of an app on the embedded servers, which tells our settings from those of this process."""
+    inherited = {name: value for name, value in os.environ.items() if name.startswith("APP_")}
+    return {
+        "APP_LOG_LEVEL": "warning",
+        **inherited,
+        "APP_DATABASE_URL": stack.postgres.url(APP_ROLE),
+        "APP_REDIS_URL": stack.redis.url(),
+        **settings,
+    }
+
+
+@contextlib.contextmanager
+def announced(
+    stack: EmbeddedStack, http_url: str, grpc_target: str, key_prefix: str, file: Path = STACK_FILE
+) -> Iterator[dict[str, str | int]]:
+    """Say in `file` where the stack is, as long as the context lasts, and which keys in Redis are the app's.
+
+    Gives what is said.
+    """
+    said: dict[str, str | int] = {
+        "http_url": http_url,
+        "grpc_target": grpc_target,
+        "database_url": stack.postgres.url(APP_ROLE),
+        "loadtest_database_url": stack.postgres.url(LOADTEST_ROLE),
+        "redis_url": stack.redis.url(),
+        "key_prefix": key_prefix,
+        "http_port": int(http_url.rpartition(":")[2]),
+        "grpc_port": int(grpc_target.rpartition(":")[2]),
+        "postgres_port": stack.postgres.port,
+        "redis_port": stack.redis.port,
+        "pid": os.getpid(),
+    }
+    write_json(file, said)
+    try:
+        yield said
+    finally:
+        _withdraw(file)
+
+
+def _withdraw(file: Path) -> None:
+    """Remove the file, unless another stack has said its own there since."""
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(file.read_text(encoding="utf-8")).get("pid") == os.getpid():
+            file.unlink()

@@ -1,0 +1,50 @@
+"""A turnstile: only so many pass in one turn of the event loop, so that a crowd leaves time for others in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+
+class Turnstile:
+    """Lets `per_turn` callers pass in each turn of the event loop, in the order in which they came.
+
+    A turn takes as long as all that is ready in it. Where a thousand callers become ready at once, each with work of a
+    third of a millisecond, whoever comes next waits a third of a second. Behind a turnstile they take a turn each few.
+
+    Bound to one event loop, and not thread-safe.
+    """
+
+    def __init__(self, *, per_turn: int) -> None:
+        self._per_turn = per_turn
+        self._left = per_turn
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._is_turn_due = False
+
+    def __len__(self) -> int:
+        """Callers waiting."""
+        return len(self._line)
+
+    async def passage(self) -> None:
+        """Return in one of the next turns; at once, without a turn, where nobody waits and this turn has room."""
+        loop = asyncio.get_running_loop()
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            loop.call_soon(self._turn, loop)
+        if self._left and not self._line:
+            self._left -= 1
+            return
+        waiting: asyncio.Future[None] = loop.create_future()
+        self._line.append(waiting)
+        await waiting
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._left = self._per_turn
+        while self._line and self._left:
+            waiting = self._line.popleft()
+            if not waiting.done():  # it is, where the caller was cancelled
+                waiting.set_result(None)
+                self._left -= 1
+        self._is_turn_due = self._left < self._per_turn
+        if self._is_turn_due:
+            loop.call_soon(self._turn, loop)

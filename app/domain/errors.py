@@ -1,0 +1,80 @@
+"""Everything that a use case can raise. Each API maps these to its statuses in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with one field of the input."""
+
+    field: str
+    reason: str
+
+
+class DomainError(Exception):
+    """Base of the errors below. `code` is stable and machine-readable; `str(error)` is fit for clients."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidInputError(DomainError):
+    """The input breaks a rule of the domain; `violations` says which, field by field."""
+
+    code = "invalid_input"
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.reason}" for v in violations))
+        self.violations = violations
+
+
+class TemplateNotFoundError(DomainError):
+    """No template has this id."""
+
+    code = "template_not_found"
+
+    def __init__(self, template_id: int) -> None:
+        super().__init__(f"there is no template with id {template_id}")
+        self.template_id = template_id
+
+
+class VersionMismatchError(DomainError):
+    """A conditional write named a version that is not the current one: somebody else wrote in between."""
+
+    code = "version_mismatch"
+
+    def __init__(self, template_id: int, current: int) -> None:
+        super().__init__(f"template {template_id} is at version {current}, which is not the expected one")
+        self.template_id = template_id
+        self.current = current
+
+
+class StorageUnavailableError(DomainError):
+    """The database cannot be reached or did not answer in time; try again in `retry_after_s` seconds."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__("the database is unavailable")
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(DomainError):
+    """Too much is waiting already, and this request was refused at once rather than queued."""
+
+    code = "overloaded"
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__("too many requests are waiting for the same data")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(DomainError):
+    """The caller's time ran out; the work may go on for others."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("the answer did not come in time")

@@ -1,0 +1,38 @@
+"""Files that readers see whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+class ReportError(Exception):
+    """A report cannot be written; the message is one line and names the file."""
+
+
+def write_json(path: Path, document: object) -> None:
+    """As `write_text`, with `document` as indented JSON."""
+    write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Puts `text` in place at once, in UTF-8, making the folders above. Raises `ReportError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            # A pipe or a terminal: replacing it would destroy it.
+            path.write_text(text, encoding="utf-8")
+            return
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(draft).chmod(0o644)
+            Path(draft).replace(path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ReportError(f"cannot write {path}: {error.strerror or error}") from error

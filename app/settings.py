@@ -1,0 +1,204 @@
+"""Every setting of the template service, once, typed, with its unit. The environment is read here only."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, PostgresDsn, RedisDsn, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "APP_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class Mode(StrEnum):
+    """How reads are protected against a stampede; each mode is a composition of the same parts."""
+
+    NONE = "none"
+    MUTEX = "mutex"
+    SINGLEFLIGHT = "singleflight"
+    FLEET = "fleet"
+    FULL = "full"
+
+
+class SettingsError(Exception):
+    """The environment holds a setting that cannot be used; the message names it and says what would be right."""
+
+
+class Settings(BaseSettings):
+    """The template service's settings, read from environment variables named `APP_` + the field in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    mode: Mode = Field(
+        Mode.FULL, description="Protection of the read path: `none`, `mutex`, `singleflight`, `fleet` or `full`."
+    )
+
+    http_host: str = Field("127.0.0.1", min_length=1, description="Address that HTTP listens on.")
+    http_port: Port = Field(8080, description="HTTP port; 0 takes any free one.")
+    http_max_body_bytes: int = Field(1_048_576, ge=1, description="Largest request body; a larger one gets 413.")
+    http_max_age_s: int = Field(
+        0, ge=0, description="`max-age` that clients are told; 0 tells them to revalidate each time (`no-cache`)."
+    )
+    http_receive_timeout_s: Seconds = Field(
+        10.0, description="How long a client may take to send a request's head, and then its body."
+    )
+    grpc_host: str = Field("127.0.0.1", min_length=1, description="Address that gRPC listens on.")
+    grpc_port: Port = Field(50051, description="gRPC port; 0 takes any free one.")
+
+    database_url: str = Field(
+        "postgresql://app:app@127.0.0.1:5432/app", description="PostgreSQL, as a `postgresql://` URL.", repr=False
+    )
+    database_pool_min: int = Field(2, ge=0, description="Connections kept open to PostgreSQL.")
+    database_pool_max: int = Field(20, ge=1, description="Most connections to PostgreSQL.")
+    database_connect_timeout_s: Seconds = Field(2.0, description="Longest wait for a new connection.")
+    database_acquire_timeout_s: Seconds = Field(5.0, description="Longest wait for a free connection of the pool.")
+    database_statement_timeout_s: Seconds = Field(5.0, description="Longest run of one statement.")
+    database_start_timeout_s: Seconds = Field(10.0, description="How long to try for PostgreSQL at start.")
+    database_migrate: bool = Field(True, description="Apply pending migrations at start.")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey, as a `redis://` URL; a cluster as `redis+cluster://`, with `host:port` of one or "
+        "more of its nodes, joined by commas.",
+        repr=False,
+    )
+    redis_pool_max: int = Field(
+        16, ge=1, description="Most connections to Redis, and so most operations at a time; the rest wait their turn."
+    )
+    redis_timeout_s: Seconds = Field(0.25, description="Longest wait on Redis for one operation, connecting included.")
+    redis_breaker_failures: int = Field(5, ge=1, description="Failures in a row that open the breaker on Redis.")
+    redis_breaker_open_s: Seconds = Field(1.0, description="How long the breaker stays open before a probe.")
+
+    cache_key_prefix: str = Field(
+        "template", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="First part of every key in Redis."
+    )
+    cache_ttl_s: Seconds = Field(30.0, description="Longest life of a cached value.")
+    cache_ttl_jitter: float = Field(
+        0.1, ge=0, lt=1, description="Share of the TTL by which lives are shortened at random, so that keys part ways."
+    )
+    negative_ttl_s: float = Field(
+        2.0, ge=0, le=3600, description="Longest life of the knowledge that an id does not exist; 0 does not keep it."
+    )
+    singleflight_max_waiters: int = Field(
+        10_000, ge=0, description="Most callers waiting on one flight, past which they get 503; 0 for no bound."
+    )
+    singleflight_wait_timeout_s: Seconds = Field(10.0, description="Longest wait of a caller on a flight.")
+    load_delay_ms: int = Field(
+        0, ge=0, le=60_000, description="Delay added to the load query, so that a stampede shows on a fast machine."
+    )
+
+    l1_enabled: bool = Field(True, description="Mode `full`: keep values in this process.")
+    l1_max_entries: int = Field(10_000, ge=1, description="Most values kept in this process.")
+    l1_max_bytes: int = Field(67_108_864, ge=1, description="Most bytes that those values take, by estimate.")
+    grace_s: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="Mode `full`: how long past its life a value is served while it is loaded anew.",
+    )
+    stale_if_error_s: float = Field(
+        300.0, ge=0, le=86_400, description="Mode `full`: how long past its life a value is served where a load fails."
+    )
+    soft_deadline_s: Seconds = Field(
+        0.5, description="Mode `full`: how long a read with such a value at hand waits for the load."
+    )
+    early_refresh_beta: float = Field(
+        1.0, ge=0, le=100, description="Mode `full`: XFetch's β; above 1 refreshes earlier, 0 never."
+    )
+    load_deadline_s: Seconds = Field(5.0, description="Longest time of a load, whoever waits for it.")
+    lease_enabled: bool = Field(True, description="Modes `fleet` and `full`: one loader a key across all replicas.")
+    lease_s: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Modes `fleet` and `full`: longest life of a lease; 0 for twice the load deadline.",
+    )
+    bulkhead_concurrent: int = Field(
+        16, ge=0, description="Mode `full`: most loads at a time in this process; 0 for no bound but the pool."
+    )
+    bulkhead_queued: int = Field(1_000, ge=0, description="Mode `full`: most loads waiting for their turn.")
+    bulkhead_timeout_s: Seconds = Field(2.0, description="Mode `full`: longest wait of a load for its turn.")
+    database_breaker_failures: int = Field(
+        5, ge=0, description="Mode `full`: failed loads in a row that open the breaker on PostgreSQL; 0 for no breaker."
+    )
+    database_breaker_open_s: Seconds = Field(1.0, description="How long that breaker stays open before a probe.")
+    coherence_enabled: bool = Field(True, description="Mode `full`: follow the database's announcements of changes.")
+    coherence_grace_s: Seconds = Field(
+        1.0, description="How long a loss of those announcements changes nothing, and a value is trusted without them."
+    )
+    clock_skew_s: float = Field(1.0, ge=0, le=60, description="How far apart the clocks of replicas may be.")
+
+    drain_delay_s: float = Field(
+        0.5, ge=0, le=300, description="After SIGTERM, how long to go on serving while `/ready` says 503."
+    )
+    drain_timeout_s: Seconds = Field(10.0, description="After that, how long requests in flight may take to finish.")
+    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="Least severe level logged.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres_url(cls, url: str) -> str:
+        TypeAdapter(PostgresDsn).validate_python(url)
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: str) -> str:
+        scheme, cluster, nodes = url.partition("+cluster://")
+        for each in nodes.rpartition("@")[2].split(",") if cluster else [url]:
+            if cluster and not each:
+                raise ValueError("a cluster's URL reads redis+cluster://host:port,host:port")
+            TypeAdapter(RedisDsn).validate_python(f"{scheme}://{each}" if cluster else each)
+        # What follows the "?" are arguments of the client, which would undo the bounds that are set here, or break it.
+        if "?" in url or "[" in url.rpartition("@")[0]:
+            raise ValueError("must be redis://user:password@host:port/number, special characters percent-encoded")
+        return url
+
+    @property
+    def lease_life_s(self) -> float:
+        """The longest life of a lease: as set, or twice the load deadline."""
+        return self.lease_s or 2 * self.load_deadline_s
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.database_pool_min > self.database_pool_max:
+            raise ValueError("APP_DATABASE_POOL_MIN must not be above APP_DATABASE_POOL_MAX")
+        if self.load_delay_ms >= 1000 * self.database_statement_timeout_s:
+            raise ValueError("APP_LOAD_DELAY_MS must be below APP_DATABASE_STATEMENT_TIMEOUT_S, or every load fails")
+        return self
+
+
+def load_settings() -> Settings:
+    """The settings of this process' environment.
+
+    Raises `SettingsError`, in one line, naming each variable that cannot be used and why.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaints(error))) from None
+
+
+def unknown_variables() -> list[str]:
+    """One sentence for each `APP_` variable of the environment that is no setting, naming the nearest one."""
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    sentences = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            sentences.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return sentences
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    complaints = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ENV_PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else ""
+        what = problem["msg"].removeprefix("Value error, ")
+        complaints.append(f"{where}: {what}" if where else what)
+    return complaints

@@ -1,0 +1,1 @@
+"""PostgreSQL: the pool, the templates in it, and the migrations that make its schema."""

@@ -1,0 +1,150 @@
+"""Templates in PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import asyncpg
+
+from app.domain.errors import TemplateNotFoundError, VersionMismatchError
+from app.domain.template import MAX_ID, Template, TemplateDraft, check_id
+from app.storage.postgres import Database, PooledConnection
+
+LOAD_MARK: Final = "template_load"
+"""Stands in the load query's text and in no other, so that `pg_stat_statements` can be asked how often it ran."""
+
+# One row always comes, and only after the delay, whether or not there is such a template. The snapshot is the
+# statement's and so older than the delay, as that of a slow query is; the template and the id's version are of one.
+_LOAD = """
+    SELECT t.id, t.name, t.body, t.version, t.updated_at, greatest(c.version, t.version, 0) AS known_version
+    FROM pg_sleep($2) AS template_load
+        LEFT JOIN templates AS t ON t.id = $1
+        LEFT JOIN template_changes AS c ON c.id = $1
+"""
+
+_CREATE = "INSERT INTO templates (name, body) VALUES ($1, $2) RETURNING id, name, body, version, updated_at"
+
+# Triggers raise the version. Locking the row first makes `previous` the last committed one, whatever the statement's
+# snapshot says. No row: not found. A row without an id: its version is none of the expected ones.
+_UPDATE = """
+    WITH current AS (
+        SELECT id, version FROM templates WHERE id = $1 FOR NO KEY UPDATE
+    ), written AS (
+        UPDATE templates AS t
+        SET name = $2, body = $3,
+            updated_at = greatest(clock_timestamp(), t.updated_at + interval '1 microsecond')
+        FROM current
+        WHERE t.id = current.id AND ($4::bigint[] IS NULL OR current.version = ANY ($4))
+        RETURNING t.id, t.name, t.body, t.version, t.updated_at
+    )
+    SELECT current.version AS previous, written.* FROM current LEFT JOIN written ON true
+"""
+
+_DELETE = """
+    WITH current AS (
+        SELECT id, version FROM templates WHERE id = $1 FOR UPDATE
+    ), deleted AS (
+        DELETE FROM templates AS t
+        USING current
+        WHERE t.id = current.id AND ($2::bigint[] IS NULL OR current.version = ANY ($2))
+        RETURNING t.id
+    )
+    SELECT current.version AS previous, deleted.id FROM current LEFT JOIN deleted ON true
+"""
+
+_PAGE = "SELECT id, name, body, version, updated_at FROM templates WHERE id > $1 ORDER BY id LIMIT $2"
+
+
+def _ignore(_seconds: float) -> None:
+    pass
+
+
+class TemplateRepository:
+    """The domain's `Repository` over PostgreSQL.
+
+    Every method raises `StorageUnavailableError` where the database cannot be reached or does not answer in time, and
+    `InvalidInputError` for an id that no template can have.
+    """
+
+    def __init__(self, database: Database, load_delay_ms: int = 0, on_load: Callable[[float], None] = _ignore) -> None:
+        """`load_delay_ms` makes each load query as slow as a heavy one; it counts towards the statement timeout.
+
+        `on_load` is called once for each load query that the database answered, found or not, with its seconds.
+        """
+        self._database = database
+        self._load_delay_s = load_delay_ms / 1000
+        self._on_load = on_load
+
+    async def get(self, template_id: int) -> Template:
+        """One load query. Raises `TemplateNotFoundError`."""
+        template, _ = await self.load(template_id)
+        if template is None:
+            raise TemplateNotFoundError(template_id)
+        return template
+
+    async def load(self, template_id: int) -> tuple[Template | None, int]:
+        """The template, or `None` where there is none, and the id's version, by one load query.
+
+        The version is the template's own; without a template that of its deletion, or 0 where the id never was.
+        """
+        check_id(template_id)
+
+        async def load(connection: PooledConnection) -> asyncpg.Record | None:
+            started = time.perf_counter()
+            row = await connection.fetchrow(_LOAD, template_id, self._load_delay_s)
+            self._on_load(time.perf_counter() - started)
+            return row
+
+        row = await self._database.read(load)
+        if row is None:
+            raise AssertionError("the load query returned no row")
+        version: int = row["known_version"]
+        return (None if row["id"] is None else _template(row)), version
+
+    async def create(self, draft: TemplateDraft) -> Template:
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_CREATE, draft.name, draft.body)
+        if row is None:
+            raise AssertionError("INSERT … RETURNING returned no row")
+        return _template(row)
+
+    async def update(self, template_id: int, draft: TemplateDraft, expected: frozenset[int] | None) -> Template:
+        """Of several writers that expect the same version, exactly one wins. `updated_at` always rises."""
+        check_id(template_id)
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_UPDATE, template_id, draft.name, draft.body, _versions(expected))
+        return _template(_written(row, template_id))
+
+    async def delete(self, template_id: int, expected: frozenset[int] | None) -> int:
+        check_id(template_id)
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_DELETE, template_id, _versions(expected))
+        previous: int = _written(row, template_id)["previous"]
+        return previous + 1
+
+    async def page(self, after_id: int, limit: int) -> Sequence[Template]:
+        if after_id >= MAX_ID or limit < 1:
+            return []
+        first = max(after_id, 0)
+        most = min(limit, MAX_ID)
+        rows = await self._database.read(lambda connection: connection.fetch(_PAGE, first, most))
+        return [_template(row) for row in rows]
+
+
+def _written(row: asyncpg.Record | None, template_id: int) -> asyncpg.Record:
+    if row is None:
+        raise TemplateNotFoundError(template_id)
+    if row["id"] is None:
+        raise VersionMismatchError(template_id, row["previous"])
+    return row
+
+
+def _versions(expected: frozenset[int] | None) -> list[int] | None:
+    """Those that a bigint can hold; no other can be the current one."""
+    return None if expected is None else [version for version in expected if 1 <= version <= MAX_ID]
+
+
+def _template(row: asyncpg.Record) -> Template:
+    return Template(row["id"], row["name"], row["body"], row["version"], row["updated_at"])

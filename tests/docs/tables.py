@@ -1,0 +1,178 @@
+"""The tables in docs/ that are made from the code: `python -m tests.docs` writes them anew."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import typer
+from prometheus_client.metrics import MetricWrapperBase
+from typer.core import TyperOption
+
+from app.api.grpc import statuses
+from app.api.http import problems
+from app.api.http.app import create_app
+from app.api.http.edge import Edge
+from app.cli.loadtest import loadtest
+from app.domain.ports import Cache, Repository
+from app.health import Health
+from app.service import TemplateService
+from app.settings import ENV_PREFIX, Settings
+from app.telemetry.metrics import Metrics
+from app.telemetry.plain import PlainMetric
+from tests.docs import cases
+
+ROOT = Path(__file__).parents[2]
+
+UNITS = {"_s": "s", "_ms": "ms", "_bytes": "bytes"}
+"""What the end of a setting's name says of its unit."""
+
+
+def settings(cls: type[Settings] = Settings) -> str:
+    """Every setting: its variable, default, what it takes, what it means."""
+    schema = cls.model_json_schema()
+    rows = []
+    for name, field in schema["properties"].items():
+        spec = schema["$defs"][field["$ref"].rpartition("/")[2]] | field if "$ref" in field else field
+        default = spec["default"]
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        rows.append([_code(ENV_PREFIX + name.upper()), _code(shown), _takes(name, spec), spec["description"]])
+    return _table(["Variable", "Default", "Takes", "Meaning"], rows)
+
+
+def metrics() -> str:
+    """Every metric of the service's own: its name, type, labels, meaning."""
+    rows = []
+    for collector in vars(Metrics(mode="singleflight", version="0", ttl_s=30)).values():
+        if isinstance(collector, PlainMetric):
+            name = f"{collector.name}_total" if collector.type == "counter" else collector.name
+            labels = ", ".join(_code(label) for label in collector.labels)
+            rows.append([_code(name), collector.type, labels, collector.documentation])
+        if isinstance(collector, MetricWrapperBase):
+            (family,) = collector.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = ", ".join(_code(label) for label in collector._labelnames)
+            rows.append([_code(name), family.type, labels, family.documentation])
+    return _table(["Metric", "Type", "Labels", "Meaning"], rows)
+
+
+def http_endpoints() -> str:
+    """Every path that HTTP clients may ask for, by what its OpenAPI description says."""
+    metrics = Metrics(mode="singleflight", version="0", ttl_s=30)
+    service = TemplateService(cast("Repository", None), cast("Cache", None))
+    edge = create_app(
+        service,
+        health=Health({}),
+        metrics=metrics,
+        version="0",
+        max_body_bytes=1,
+        max_age_s=0,
+        receive_timeout_s=1,
+    )
+    paths = cast("Edge", edge)._app.openapi()["paths"]  # type: ignore[attr-defined]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            rows.setdefault((path, operation["summary"]), []).append(method.upper())
+    return _table(
+        ["Method", "Path", "What"],
+        [[", ".join(map(_code, methods)), _code(path), summary] for (path, summary), methods in rows.items()],
+    )
+
+
+def http_errors() -> str:
+    """Every error with the status that HTTP gives it."""
+    return _table(
+        ["Status", "`code`", "When"],
+        [
+            # The phrases are left out: Python changes them from version to version.
+            [str(status.value), _code(vars(cls)["code"]), _summary(cls)]
+            for cls, status in sorted(problems.STATUSES.items(), key=lambda item: item[1])
+        ],
+    )
+
+
+def loadtest_flags() -> str:
+    """Every flag of the load test: its default, the variable that stands in for it, what it means."""
+    cli = typer.Typer(add_completion=False)
+    cli.command()(loadtest)
+    rows = []
+    for option in typer.main.get_command(cli).params:
+        if not isinstance(option, TyperOption) or option.hidden or "--help" in option.opts:
+            continue
+        default = "" if option.default is None or option.is_flag else _code(f"{option.default:g}")
+        rows.append(
+            [_code(option.opts[0]), default, _code(str(option.envvar)) if option.envvar else "", option.help or ""]
+        )
+    return _table(["Flag", "Default", "Or by", "Meaning"], rows)
+
+
+def grpc_errors() -> str:
+    """Every error with the status that gRPC gives it."""
+    return _table(
+        ["Status", "When"], [[_code(status.name), _summary(cls)] for cls, status in statuses.STATUSES.items()]
+    )
+
+
+BLOCKS: Mapping[tuple[str, str], Callable[[], str]] = {
+    ("docs/settings.md", "settings"): settings,
+    ("docs/metrics.md", "metrics"): metrics,
+    ("docs/http.md", "endpoints"): http_endpoints,
+    ("docs/http.md", "errors"): http_errors,
+    ("docs/grpc.md", "errors"): grpc_errors,
+    ("docs/loadtest.md", "flags"): loadtest_flags,
+    ("docs/singleflight.md", "cases"): cases.listed,
+}
+"""By file and by the name in the comments that stand around the table there."""
+
+
+def read_block(file: str, name: str) -> str:
+    """What stands in `file` between the comments of this name. Raises `ValueError` where they are missing."""
+    start, end = _bounds((ROOT / file).read_text(encoding="utf-8"), name)
+    return (ROOT / file).read_text(encoding="utf-8")[start:end].strip("\n")
+
+
+def write_block(file: str, name: str, table: str) -> bool:
+    """Puts `table` there. Returns whether that changed anything."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    start, end = _bounds(text, name)
+    changed = f"{text[:start]}\n{table}\n{text[end:]}"
+    (ROOT / file).write_text(changed, encoding="utf-8")
+    return changed != text
+
+
+def _bounds(text: str, name: str) -> tuple[int, int]:
+    opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    return text.index(opening) + len(opening), text.index(closing)
+
+
+def _summary(cls: type[Exception]) -> str:
+    return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
+
+
+def _takes(name: str, spec: Mapping[str, Any]) -> str:
+    if "enum" in spec:
+        return ", ".join(map(_code, spec["enum"]))
+    if spec["type"] == "boolean":
+        return "`true`, `false`"
+    if spec["type"] in {"integer", "number"}:
+        unit = next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
+        bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+        limits = ", ".join(f"{sign} {spec[key]:,.15g}" for key, sign in bounds.items() if key in spec)
+        return f"{'whole number, ' if spec['type'] == 'integer' else ''}{limits} {unit}".rstrip()
+    choice = re.fullmatch(r"\^\(([a-z|]+)\)\$", spec.get("pattern", ""))
+    if choice is not None:
+        return ", ".join(map(_code, choice[1].split("|")))
+    return _code(spec["pattern"]) if "pattern" in spec else "text"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,98 @@
+"""`python -m app demo`, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Run
+from tests.faults.polling import until
+
+FIGURES = {
+    "mode": str,
+    "requests": int,
+    "errors": int,
+    "hit_ratio": float,
+    "db_loads": int,
+    "db_loads_by_postgres": int,
+    "least_loads": int,
+    "shared": int,
+    "rps": float,
+    "p50_ms": float,
+    "p95_ms": float,
+    "p99_ms": float,
+    "max_ms": float,
+}
+DEMO_S = 90.0
+
+
+@pytest.mark.slow
+async def test_run_once_it_shows_the_stampede_and_its_cure_and_leaves_nothing_but_its_reports(run: Run) -> None:
+    command = run("demo", environment={"DEMO_ONCE": "1"})
+    await until(lambda: not command.is_running, "the demo ends", DEMO_S)
+    assert command.process.returncode == 0, command.stderr
+    assert command.stderr == ""
+    await until(lambda: not command.processes(), "no process is left")
+    assert command.temp_files() == []
+    assert sorted(path.name for path in (command.folder / "out").iterdir()) == ["demo.html", "demo.json"]
+
+    document: dict[str, Any] = json.loads((command.folder / "out/demo.json").read_text())
+    assert list(document) == ["runs"]
+    before, after = document["runs"]
+    for figures in (before, after):
+        assert {name: type(value) for name, value in figures.items()} == FIGURES
+        assert figures["requests"] == 7_500
+        assert figures["errors"] == 0
+        assert figures["db_loads"] == figures["db_loads_by_postgres"]
+        assert figures["least_loads"] == 220
+        assert figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"] <= figures["max_ms"]
+    assert (before["mode"], after["mode"]) == ("none", "full")
+    assert after["db_loads"] == after["least_loads"]
+    assert after["shared"] > 0
+    assert before["shared"] == 0
+    # Each of the 25 waves of 200 loads nearly as often as it has callers: all who come before the first load's end.
+    assert before["db_loads"] > 10 * after["db_loads"]
+
+    table = command.stdout
+    for label in ("none", "full", "Requests", "Errors", "Hit rate", "Database loads", "Least possible loads"):
+        assert label in table
+    assert f"{before['db_loads']:,}" in table
+    assert f"{after['db_loads']:,}" in table
+    self_contained(command.folder / "out/demo.html")
+
+
+def self_contained(page: Path) -> None:
+    """Nothing in it is fetched from anywhere; the names of XML vocabularies are no addresses."""
+    text = page.read_text()
+    assert "<svg" in text
+    addresses = set(re.findall(r"(?:https?:)?//[a-z0-9.-]+[^\s\"'<>)]*", text))
+    assert not [one for one in addresses if "//www.w3.org/" not in one and "//127.0.0.1:" not in one]
+    assert not re.findall(r"<(?:script|link|img|iframe|object|embed)\b[^>]*(?:src|href)\s*=", text)
+    assert not re.findall(r"@import|url\((?!#)", text)
+
+
+@pytest.mark.slow
+async def test_ctrl_c_in_the_middle_of_it_leaves_nothing(run: Run) -> None:
+    command = run("demo")
+    await until(lambda: "protection none" in command.stdout and command.runs("serve"), "the load runs", 40)
+    command.interrupt()
+    await until(lambda: not command.is_running, "it ends", 15)
+    assert command.process.returncode == 130
+    await until(lambda: not command.processes(), "no process is left", 15)
+    assert command.temp_files() == []
+    assert list(command.folder.rglob("*.json")) == []
+    assert "Traceback" not in command.stdout + command.stderr
+
+
+@pytest.mark.slow
+async def test_a_mode_that_does_not_exist_is_named_in_one_line(run: Run) -> None:
+    command = run("demo", mode="bogus")
+    await until(lambda: not command.is_running, "it ends", 15)
+    assert command.process.returncode == 2
+    (complaint,) = command.complaints()
+    assert "APP_MODE" in complaint
+    assert command.temp_files() == []

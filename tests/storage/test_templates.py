@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC
+
+import pytest
+
+from app.domain.errors import InvalidInputError, StorageUnavailableError, TemplateNotFoundError, VersionMismatchError
+from app.domain.ports import Repository
+from app.domain.template import MAX_BODY_CHARS, MAX_ID, MAX_NAME_CHARS, TemplateDraft
+from app.storage.postgres import Connection, Database
+from app.storage.templates import _CREATE, _DELETE, _LOAD, _PAGE, _UPDATE, LOAD_MARK, TemplateRepository
+from tests.storage.conftest import OpenDatabase, wait_for
+
+_LOADS = """
+    SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
+    WHERE strpos(query, $1) > 0 AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND userid = 'app'::regrole
+"""
+_IS_LOADING = "SELECT count(*) FROM pg_stat_activity WHERE strpos(query, $1) > 0 AND wait_event = 'PgSleep'"
+
+OUTSIDE_BIGINT = [0, -1, -(2**63), 2**63, 2**64, 10**60]
+
+
+def draft(name: str = "name", body: str = "body") -> TemplateDraft:
+    return TemplateDraft(name, body)
+
+
+def test_it_is_the_repository_that_the_domain_asks_for(repository: TemplateRepository) -> None:
+    port: Repository = repository
+    assert port is repository
+
+
+async def test_a_template_is_read_as_it_was_written(repository: TemplateRepository) -> None:
+    created = await repository.create(draft("Ünïcode 漢字 🙂", "line\r\n\t'; DROP TABLE templates; -- {{x}} \\ \x7f"))
+    assert await repository.get(created.id) == created
+    assert created.version == 1
+    assert created.updated_at.tzinfo is UTC
+
+
+async def test_the_largest_template_is_read_as_it_was_written(repository: TemplateRepository) -> None:
+    created = await repository.create(draft("🙂" * MAX_NAME_CHARS, "漢" * MAX_BODY_CHARS))
+    assert await repository.get(created.id) == created
+
+
+async def test_an_id_that_no_template_has_is_not_found(repository: TemplateRepository) -> None:
+    for call in (repository.get(MAX_ID), repository.update(MAX_ID, draft(), None), repository.delete(MAX_ID, None)):
+        with pytest.raises(TemplateNotFoundError) as raised:
+            await call
+        assert raised.value.template_id == MAX_ID
+
+
+@pytest.mark.parametrize("template_id", OUTSIDE_BIGINT)
+async def test_an_id_that_no_template_can_have_is_refused_before_it_gets_to_the_driver(
+    repository: TemplateRepository, template_id: int
+) -> None:
+    for call in (
+        repository.get(template_id),
+        repository.update(template_id, draft(), None),
+        repository.delete(template_id, None),
+    ):
+        with pytest.raises(InvalidInputError):
+            await call
+
+
+async def test_an_update_replaces_all_and_raises_version_and_time(repository: TemplateRepository) -> None:
+    before = await repository.create(draft("old", "old"))
+    after = await repository.update(before.id, draft("new", ""), None)
+    assert (after.name, after.body, after.version) == ("new", "", 2)
+    assert after.updated_at > before.updated_at
+    assert await repository.get(before.id) == after
+
+
+async def test_a_time_of_update_rises_even_where_the_last_one_lies_in_the_future(
+    repository: TemplateRepository, admin: Connection
+) -> None:
+    created = await repository.create(draft())
+    future = await admin.fetchval(
+        "UPDATE templates SET updated_at = now() + interval '1 hour' WHERE id = $1 RETURNING updated_at", created.id
+    )
+    assert (await repository.update(created.id, draft(), None)).updated_at > future
+
+
+async def test_a_deletion_has_a_version_above_all_that_the_template_had(repository: TemplateRepository) -> None:
+    created = await repository.create(draft())
+    await repository.update(created.id, draft(), None)
+    assert await repository.delete(created.id, frozenset({2})) == 3
+    with pytest.raises(TemplateNotFoundError):
+        await repository.get(created.id)
+
+
+@pytest.mark.parametrize("expected", [frozenset[int](), frozenset({2}), frozenset(OUTSIDE_BIGINT)])
+async def test_a_write_that_expects_another_version_changes_nothing_and_says_the_current_one(
+    repository: TemplateRepository, expected: frozenset[int]
+) -> None:
+    created = await repository.create(draft())
+    for call in (repository.update(created.id, draft("lost"), expected), repository.delete(created.id, expected)):
+        with pytest.raises(VersionMismatchError) as raised:
+            await call
+        assert (raised.value.template_id, raised.value.current) == (created.id, 1)
+    assert await repository.get(created.id) == created
+
+
+async def test_a_write_may_expect_any_of_several_versions(repository: TemplateRepository) -> None:
+    created = await repository.create(draft())
+    assert (await repository.update(created.id, draft(), frozenset({1, 7, 2**70}))).version == 2
+    assert await repository.delete(created.id, frozenset({1, 2})) == 3
+
+
+async def test_pages_follow_each_other_without_gap_or_overlap(repository: TemplateRepository) -> None:
+    first = await repository.page(0, 300)
+    assert [template.id for template in first] == list(range(1, 301))
+    second = await repository.page(300, 2)
+    assert [template.id for template in second] == [301, 302]
+    assert second[0] == await repository.get(301)
+
+
+@pytest.mark.parametrize(("after_id", "limit"), [(MAX_ID, 1), (2**80, 1), (0, 0), (0, -5)])
+async def test_a_page_beyond_the_end_or_of_no_length_is_empty(
+    repository: TemplateRepository, after_id: int, limit: int
+) -> None:
+    assert await repository.page(after_id, limit) == []
+
+
+async def test_a_page_may_start_and_end_outside_what_a_bigint_holds(repository: TemplateRepository) -> None:
+    assert len(await repository.page(-(2**80), 2**80)) >= 1000
+
+
+def test_only_the_load_query_carries_the_mark() -> None:
+    assert LOAD_MARK in _LOAD
+    assert not [query for query in (_CREATE, _UPDATE, _DELETE, _PAGE) if LOAD_MARK in query]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 1])
+async def test_postgres_counts_the_loads_that_the_repository_counts(
+    database: Database, admin: Connection, delay_ms: int
+) -> None:
+    counted: list[float] = []
+    repository = TemplateRepository(database, delay_ms, counted.append)
+    before = await admin.fetchval(_LOADS, LOAD_MARK)
+
+    async def load(template_id: int) -> None:
+        try:
+            await repository.get(template_id)
+        except TemplateNotFoundError:
+            assert template_id > 1000
+
+    await asyncio.gather(*(load(template_id) for template_id in range(991, 1021)))
+    await repository.page(0, 10)
+    created = await repository.create(draft())
+    await repository.update(created.id, draft(), None)
+    await repository.delete(created.id, None)
+    assert await admin.fetchval(_LOADS, LOAD_MARK) - before == len(counted) == 30
+    assert all(seconds > 0 for seconds in counted)
+
+
+async def test_the_delay_comes_before_the_answer_found_or_not(database: Database) -> None:
+    counted: list[float] = []
+    repository = TemplateRepository(database, 80, counted.append)
+    started = time.perf_counter()
+    await repository.get(1)
+    with pytest.raises(TemplateNotFoundError):
+        await repository.get(MAX_ID)
+    assert time.perf_counter() - started >= 0.16
+    assert all(0.08 <= seconds < 1 for seconds in counted)
+
+
+async def test_a_slow_load_answers_what_was_true_when_it_began(
+    database: Database, repository: TemplateRepository, admin: Connection
+) -> None:
+    created = await repository.create(draft("before"))
+    load = asyncio.create_task(TemplateRepository(database, 400).get(created.id))
+
+    async def is_loading() -> bool:
+        return bool(await admin.fetchval(_IS_LOADING, LOAD_MARK))
+
+    await wait_for(is_loading)
+    await repository.update(created.id, draft("after"), None)
+    assert not load.done()
+    assert await load == created
+
+
+async def test_a_load_that_postgres_did_not_answer_is_not_counted(
+    url: str, open_database: OpenDatabase, admin: Connection
+) -> None:
+    counted: list[float] = []
+    repository = TemplateRepository(await open_database(url, statement_timeout_s=0.05), 5_000, counted.append)
+    before = await admin.fetchval(_LOADS, LOAD_MARK)
+    with pytest.raises(StorageUnavailableError):
+        await repository.get(1)
+    assert counted == []
+    assert await admin.fetchval(_LOADS, LOAD_MARK) == before

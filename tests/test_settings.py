@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import ENV_PREFIX, Mode, Settings, SettingsError, load_settings, unknown_variables
+
+SECRET = "hunter2-s3cret"
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+
+
+BAD = {
+    "MODE": ["", "Singleflight", "fuller", SECRET],
+    "HTTP_HOST": [""],
+    "HTTP_PORT": ["", "http", "-1", "65536", "80.5", "8080 8081", SECRET],
+    "HTTP_MAX_BODY_BYTES": ["0", "-1", "1MB", "1e6x"],
+    "HTTP_MAX_AGE_S": ["-1", "1.5"],
+    "HTTP_RECEIVE_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "10s"],
+    "GRPC_PORT": ["70000"],
+    "DATABASE_URL": ["", SECRET, f"mysql://u:{SECRET}@h/db", f"postgresql://u:{SECRET}@h:port/db", "postgresql://"],
+    "DATABASE_POOL_MIN": ["-1", "two"],
+    "DATABASE_POOL_MAX": ["0"],
+    "DATABASE_MIGRATE": ["maybe"],
+    "DATABASE_STATEMENT_TIMEOUT_S": ["0"],
+    "REDIS_URL": [
+        "",
+        SECRET,
+        f"http://:{SECRET}@h",
+        f"redis://:{SECRET}@h:99999/0",
+        f"redis://:{SECRET}@h/0?bogus=1",
+        f"redis://:{SECRET}@h/0?socket_timeout=abc",
+        f"redis://u:{SECRET}[@h/0",
+    ],
+    "REDIS_TIMEOUT_S": ["0", "NaN"],
+    "REDIS_BREAKER_FAILURES": ["0"],
+    "CACHE_KEY_PREFIX": ["", "a b", "a:b", "{a}", "a" * 65, "a\nb"],
+    "CACHE_TTL_S": ["0", "-5", "infinity"],
+    "CACHE_TTL_JITTER": ["-0.1", "1", "nan"],
+    "SINGLEFLIGHT_MAX_WAITERS": ["-1"],
+    "LOAD_DELAY_MS": ["-1", "60001", "0.5"],
+    "DRAIN_DELAY_S": ["-1", "301", "nan"],
+    "LOG_LEVEL": ["", "INFO", "loud", "info\n"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
+def test_a_value_that_cannot_be_used_is_named_in_one_line_without_telling_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(ENV_PREFIX + name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    message = str(caught.value)
+    assert message.startswith(f"{ENV_PREFIX}{name}: ")
+    assert len(message) > len(f"{ENV_PREFIX}{name}: ") + 5
+    assert len(message.splitlines()) == 1
+    assert SECRET not in message
+    assert "pydantic" not in message
+    assert caught.value.__cause__ is None
+
+
+def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("HTTP_PORT", "x"), ("MODE", "y"), ("LOG_LEVEL", "z")):
+        monkeypatch.setenv(ENV_PREFIX + name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert [part.partition(":")[0] for part in str(caught.value).split("; ")] == [
+        "APP_MODE",
+        "APP_HTTP_PORT",
+        "APP_LOG_LEVEL",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"DATABASE_POOL_MIN": "30"}, ("APP_DATABASE_POOL_MIN", "APP_DATABASE_POOL_MAX")),
+        ({"DATABASE_POOL_MIN": "2", "DATABASE_POOL_MAX": "1"}, ("APP_DATABASE_POOL_MIN", "APP_DATABASE_POOL_MAX")),
+        ({"LOAD_DELAY_MS": "5000"}, ("APP_LOAD_DELAY_MS", "APP_DATABASE_STATEMENT_TIMEOUT_S")),
+        (
+            {"LOAD_DELAY_MS": "50", "DATABASE_STATEMENT_TIMEOUT_S": "0.05"},
+            ("APP_LOAD_DELAY_MS", "APP_DATABASE_STATEMENT_TIMEOUT_S"),
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_both_named(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], names: tuple[str, str]
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(ENV_PREFIX + name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert all(name in str(caught.value) for name in names)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_any_variable_all_settings_have_their_defaults() -> None:
+    settings = load_settings()
+    assert settings.mode is Mode.FULL
+    assert settings == Settings.model_construct()
+
+
+def test_variables_are_read_whatever_their_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_HTTP_PORT", "1234")
+    monkeypatch.setenv("app_grpc_port", "4321")
+    monkeypatch.setenv("APP_MODE", "none")
+    settings = load_settings()
+    assert (settings.http_port, settings.grpc_port, settings.mode) == (1234, 4321, Mode.NONE)
+
+
+def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_DATABASE_URL", f"postgresql://u:{SECRET}@h/db")
+    monkeypatch.setenv("APP_REDIS_URL", f"rediss://u:{SECRET}@h/0")
+    settings = load_settings()
+    assert SECRET in settings.database_url
+    assert SECRET in settings.redis_url
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().http_port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("APP_HTP_PORT", "APP_HTP_PORT is no setting; did you mean APP_HTTP_PORT?"),
+        ("APP_CACHE_TTL", "APP_CACHE_TTL is no setting; did you mean APP_CACHE_TTL_S?"),
+        ("app_cache_ttl", "app_cache_ttl is no setting; did you mean APP_CACHE_TTL_S?"),
+        ("APP_ZZZZZZZZZZZZ", "APP_ZZZZZZZZZZZZ is no setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is(
+    monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
+    monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("APP_HTTP_PORT", "1")
+    monkeypatch.setenv("APPLE_PORT", "1")
+    assert unknown_variables() == [sentence]
