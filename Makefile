@@ -43,7 +43,8 @@ bench: setup ## figures with their baselines, into out/bench.json
 	@$(PY) -m tests.bench
 
 proto: setup ## regenerate the gRPC code from app/proto
-	@$(PY) -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. app/proto/template/v1/template.proto
+	@$(PY) -m grpc_tools.protoc -I . -I "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		--python_out=. --pyi_out=. --grpc_python_out=. app/proto/template/v1/template.proto
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

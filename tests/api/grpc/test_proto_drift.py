@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from google.protobuf.descriptor import FileDescriptor
@@ -16,7 +17,8 @@ PROTO = Path("app/proto/template/v1/template.proto")
 
 def test_generated_code_is_what_protoc_makes_now(tmp_path: Path) -> None:
     flags = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", *flags, str(PROTO)]
+    paths = ["-I", ".", "-I", sysconfig.get_path("purelib")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", *paths, *flags, str(PROTO)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))

@@ -149,5 +149,13 @@ async def test_reflection_lists_the_services_and_describes_the_method(running: R
         "grpc.reflection.v1alpha.ServerReflection",
     }
     files = [FileDescriptorProto.FromString(file) for file in described.file_descriptor_response.file_descriptor_proto]
-    methods = [method.name for file in files for service in file.service for method in service.method]
-    assert methods == ["GetTemplateDetails"]
+    [service] = [service for file in files if file.package == "template.v1" for service in file.service]
+    assert [method.name for method in service.method] == [
+        "GetTemplateDetails",
+        "CreateTemplate",
+        "UpdateTemplate",
+        "DeleteTemplate",
+        "WatchTemplates",
+        "ImportTemplates",
+        "SyncTemplates",
+    ]

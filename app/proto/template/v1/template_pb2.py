@@ -23,10 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$app/proto/template/v1/template.proto\x12\x0btemplate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x19GetTemplateDetailsRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x92\x01\n\x1aGetTemplateDetailsResponse\x12\'\n\x08template\x18\x01 \x01(\x0b\x32\x15.template.v1.Template\x12#\n\x06source\x18\x02 \x01(\x0e\x32\x13.template.v1.Source\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*v\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\r\n\tSOURCE_L1\x10\x01\x12\r\n\tSOURCE_L2\x10\x02\x12\x11\n\rSOURCE_ORIGIN\x10\x03\x12\x11\n\rSOURCE_SHARED\x10\x04\x12\x10\n\x0cSOURCE_STALE\x10\x05\x32}\n\x0fTemplateService\x12j\n\x12GetTemplateDetails\x12&.template.v1.GetTemplateDetailsRequest\x1a\'.template.v1.GetTemplateDetailsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$app/proto/template/v1/template.proto\x12\x0btemplate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"s\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x0bNewTemplate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\"U\n\rTemplateState\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\'\n\x08template\x18\x03 \x01(\x0b\x32\x15.template.v1.Template\"\'\n\x19GetTemplateDetailsRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"\x92\x01\n\x1aGetTemplateDetailsResponse\x12\'\n\x08template\x18\x01 \x01(\x0b\x32\x15.template.v1.Template\x12#\n\x06source\x18\x02 \x01(\x0e\x32\x13.template.v1.Source\x12&\n\x03\x61ge\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x15\x43reateTemplateRequest\x12*\n\x08template\x18\x01 \x01(\x0b\x32\x18.template.v1.NewTemplate\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"A\n\x16\x43reateTemplateResponse\x12\'\n\x08template\x18\x01 \x01(\x0b\x32\x15.template.v1.Template\"\xb9\x01\n\x15UpdateTemplateRequest\x12\'\n\x08template\x18\x01 \x01(\x0b\x32\x15.template.v1.Template\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x13\n\x11_expected_version\"A\n\x16UpdateTemplateResponse\x12\'\n\x08template\x18\x01 \x01(\x0b\x32\x15.template.v1.Template\"k\n\x15\x44\x65leteTemplateRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x13\n\x11_expected_version\")\n\x16\x44\x65leteTemplateResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"$\n\x15WatchTemplatesRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x03\"]\n\x16WatchTemplatesResponse\x12)\n\x05state\x18\x01 \x01(\x0b\x32\x1a.template.v1.TemplateState\x12\x18\n\x10versions_skipped\x18\x02 \x01(\x03\"Y\n\x16ImportTemplatesRequest\x12+\n\ttemplates\x18\x01 \x03(\x0b\x32\x18.template.v1.NewTemplate\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"]\n\x17ImportTemplatesResponse\x12\x10\n\x08imported\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x10\n\x08\x66irst_id\x18\x03 \x01(\x03\x12\x0f\n\x07last_id\x18\x04 \x01(\x03\"\xb4\x02\n\x14SyncTemplatesRequest\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x34\n\x03get\x18\x02 \x01(\x0b\x32%.template.v1.SyncTemplatesRequest.GetH\x00\x12@\n\tsubscribe\x18\x03 \x01(\x0b\x32+.template.v1.SyncTemplatesRequest.SubscribeH\x00\x12\x44\n\x0bunsubscribe\x18\x04 \x01(\x0b\x32-.template.v1.SyncTemplatesRequest.UnsubscribeH\x00\x1a\x11\n\x03Get\x12\n\n\x02id\x18\x01 \x01(\x03\x1a\x18\n\tSubscribe\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x1a\x1a\n\x0bUnsubscribe\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x42\x08\n\x06\x61\x63tion\"\xca\x01\n\x15SyncTemplatesResponse\x12\x0b\n\x03tag\x18\x01 \x01(\x03\x12\x34\n\x05state\x18\x02 \x01(\x0b\x32#.template.v1.WatchTemplatesResponseH\x00\x12\x37\n\x04\x64one\x18\x03 \x01(\x0b\x32\'.template.v1.SyncTemplatesResponse.DoneH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1a\x06\n\x04\x44oneB\x08\n\x06\x61nswer*v\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\r\n\tSOURCE_L1\x10\x01\x12\r\n\tSOURCE_L2\x10\x02\x12\x11\n\rSOURCE_ORIGIN\x10\x03\x12\x11\n\rSOURCE_SHARED\x10\x04\x12\x10\n\x0cSOURCE_STALE\x10\x05\x32\xac\x05\n\x0fTemplateService\x12j\n\x12GetTemplateDetails\x12&.template.v1.GetTemplateDetailsRequest\x1a\'.template.v1.GetTemplateDetailsResponse\"\x03\x90\x02\x01\x12Y\n\x0e\x43reateTemplate\x12\".template.v1.CreateTemplateRequest\x1a#.template.v1.CreateTemplateResponse\x12Y\n\x0eUpdateTemplate\x12\".template.v1.UpdateTemplateRequest\x1a#.template.v1.UpdateTemplateResponse\x12Y\n\x0e\x44\x65leteTemplate\x12\".template.v1.DeleteTemplateRequest\x1a#.template.v1.DeleteTemplateResponse\x12`\n\x0eWatchTemplates\x12\".template.v1.WatchTemplatesRequest\x1a#.template.v1.WatchTemplatesResponse\"\x03\x90\x02\x01\x30\x01\x12^\n\x0fImportTemplates\x12#.template.v1.ImportTemplatesRequest\x1a$.template.v1.ImportTemplatesResponse(\x01\x12Z\n\rSyncTemplates\x12!.template.v1.SyncTemplatesRequest\x1a\".template.v1.SyncTemplatesResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +37,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplateDetails']._loaded_options = None
   _globals['_TEMPLATESERVICE'].methods_by_name['GetTemplateDetails']._serialized_options = b'\220\002\001'
-  _globals['_SOURCE']._serialized_start=425
-  _globals['_SOURCE']._serialized_end=543
-  _globals['_TEMPLATE']._serialized_start=118
-  _globals['_TEMPLATE']._serialized_end=233
-  _globals['_GETTEMPLATEDETAILSREQUEST']._serialized_start=235
-  _globals['_GETTEMPLATEDETAILSREQUEST']._serialized_end=274
-  _globals['_GETTEMPLATEDETAILSRESPONSE']._serialized_start=277
-  _globals['_GETTEMPLATEDETAILSRESPONSE']._serialized_end=423
-  _globals['_TEMPLATESERVICE']._serialized_start=545
-  _globals['_TEMPLATESERVICE']._serialized_end=670
+  _globals['_TEMPLATESERVICE'].methods_by_name['WatchTemplates']._loaded_options = None
+  _globals['_TEMPLATESERVICE'].methods_by_name['WatchTemplates']._serialized_options = b'\220\002\001'
+  _globals['_SOURCE']._serialized_start=2012
+  _globals['_SOURCE']._serialized_end=2130
+  _globals['_TEMPLATE']._serialized_start=177
+  _globals['_TEMPLATE']._serialized_end=292
+  _globals['_NEWTEMPLATE']._serialized_start=294
+  _globals['_NEWTEMPLATE']._serialized_end=335
+  _globals['_TEMPLATESTATE']._serialized_start=337
+  _globals['_TEMPLATESTATE']._serialized_end=422
+  _globals['_GETTEMPLATEDETAILSREQUEST']._serialized_start=424
+  _globals['_GETTEMPLATEDETAILSREQUEST']._serialized_end=463
+  _globals['_GETTEMPLATEDETAILSRESPONSE']._serialized_start=466
+  _globals['_GETTEMPLATEDETAILSRESPONSE']._serialized_end=612
+  _globals['_CREATETEMPLATEREQUEST']._serialized_start=614
+  _globals['_CREATETEMPLATEREQUEST']._serialized_end=701
+  _globals['_CREATETEMPLATERESPONSE']._serialized_start=703
+  _globals['_CREATETEMPLATERESPONSE']._serialized_end=768
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=771
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=956
+  _globals['_UPDATETEMPLATERESPONSE']._serialized_start=958
+  _globals['_UPDATETEMPLATERESPONSE']._serialized_end=1023
+  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1025
+  _globals['_DELETETEMPLATEREQUEST']._serialized_end=1132
+  _globals['_DELETETEMPLATERESPONSE']._serialized_start=1134
+  _globals['_DELETETEMPLATERESPONSE']._serialized_end=1175
+  _globals['_WATCHTEMPLATESREQUEST']._serialized_start=1177
+  _globals['_WATCHTEMPLATESREQUEST']._serialized_end=1213
+  _globals['_WATCHTEMPLATESRESPONSE']._serialized_start=1215
+  _globals['_WATCHTEMPLATESRESPONSE']._serialized_end=1308
+  _globals['_IMPORTTEMPLATESREQUEST']._serialized_start=1310
+  _globals['_IMPORTTEMPLATESREQUEST']._serialized_end=1399
+  _globals['_IMPORTTEMPLATESRESPONSE']._serialized_start=1401
+  _globals['_IMPORTTEMPLATESRESPONSE']._serialized_end=1494
+  _globals['_SYNCTEMPLATESREQUEST']._serialized_start=1497
+  _globals['_SYNCTEMPLATESREQUEST']._serialized_end=1805
+  _globals['_SYNCTEMPLATESREQUEST_GET']._serialized_start=1724
+  _globals['_SYNCTEMPLATESREQUEST_GET']._serialized_end=1741
+  _globals['_SYNCTEMPLATESREQUEST_SUBSCRIBE']._serialized_start=1743
+  _globals['_SYNCTEMPLATESREQUEST_SUBSCRIBE']._serialized_end=1767
+  _globals['_SYNCTEMPLATESREQUEST_UNSUBSCRIBE']._serialized_start=1769
+  _globals['_SYNCTEMPLATESREQUEST_UNSUBSCRIBE']._serialized_end=1795
+  _globals['_SYNCTEMPLATESRESPONSE']._serialized_start=1808
+  _globals['_SYNCTEMPLATESRESPONSE']._serialized_end=2010
+  _globals['_SYNCTEMPLATESRESPONSE_DONE']._serialized_start=1994
+  _globals['_SYNCTEMPLATESRESPONSE_DONE']._serialized_end=2000
+  _globals['_TEMPLATESERVICE']._serialized_start=2133
+  _globals['_TEMPLATESERVICE']._serialized_end=2817
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,14 @@ class TemplateServiceStub:
     """Templates, read through the same cache and the same flights as over HTTP.
 
     Every method may end in UNAVAILABLE (the database cannot be reached; try again), RESOURCE_EXHAUSTED (too many callers
-    wait for the same data), DEADLINE_EXCEEDED, or INTERNAL (a fault of the service, told without its text).
+    wait for the same data, or this one calls too often), DEADLINE_EXCEEDED, UNAUTHENTICATED (where the service asks for
+    a token), or INTERNAL (a fault of the service, told without its text). Errors carry google.rpc details in
+    `grpc-status-details-bin`: ErrorInfo always, and BadRequest, RetryInfo, PreconditionFailure or ResourceInfo where
+    they fit.
+
+    Writes may carry a `request_id`, up to 128 printable ASCII characters, best a UUID. For 24 hours a second write with
+    the same id is not carried out but gets the first one's answer, whichever replica it reaches; with another content it
+    ends in ALREADY_EXISTS. A write that failed leaves no trace, so its id may be used again.
     """
 
     def __init__(self, channel):
@@ -43,19 +50,112 @@ class TemplateServiceStub:
                 request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsRequest.SerializeToString,
                 response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsResponse.FromString,
                 _registered_method=True)
+        self.CreateTemplate = channel.unary_unary(
+                '/template.v1.TemplateService/CreateTemplate',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateResponse.FromString,
+                _registered_method=True)
+        self.UpdateTemplate = channel.unary_unary(
+                '/template.v1.TemplateService/UpdateTemplate',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateResponse.FromString,
+                _registered_method=True)
+        self.DeleteTemplate = channel.unary_unary(
+                '/template.v1.TemplateService/DeleteTemplate',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateResponse.FromString,
+                _registered_method=True)
+        self.WatchTemplates = channel.unary_stream(
+                '/template.v1.TemplateService/WatchTemplates',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesResponse.FromString,
+                _registered_method=True)
+        self.ImportTemplates = channel.stream_unary(
+                '/template.v1.TemplateService/ImportTemplates',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesResponse.FromString,
+                _registered_method=True)
+        self.SyncTemplates = channel.stream_stream(
+                '/template.v1.TemplateService/SyncTemplates',
+                request_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesRequest.SerializeToString,
+                response_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesResponse.FromString,
+                _registered_method=True)
 
 
 class TemplateServiceServicer:
     """Templates, read through the same cache and the same flights as over HTTP.
 
     Every method may end in UNAVAILABLE (the database cannot be reached; try again), RESOURCE_EXHAUSTED (too many callers
-    wait for the same data), DEADLINE_EXCEEDED, or INTERNAL (a fault of the service, told without its text).
+    wait for the same data, or this one calls too often), DEADLINE_EXCEEDED, UNAUTHENTICATED (where the service asks for
+    a token), or INTERNAL (a fault of the service, told without its text). Errors carry google.rpc details in
+    `grpc-status-details-bin`: ErrorInfo always, and BadRequest, RetryInfo, PreconditionFailure or ResourceInfo where
+    they fit.
+
+    Writes may carry a `request_id`, up to 128 printable ASCII characters, best a UUID. For 24 hours a second write with
+    the same id is not carried out but gets the first one's answer, whichever replica it reaches; with another content it
+    ends in ALREADY_EXISTS. A write that failed leaves no trace, so its id may be used again.
     """
 
     def GetTemplateDetails(self, request, context):
         """One template by its id. Has no side effect, so that a failed call may be tried again.
 
         INVALID_ARGUMENT where the id is below 1, NOT_FOUND where no template has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTemplate(self, request, context):
+        """Makes a template, with an id that the service chooses.
+
+        INVALID_ARGUMENT where a field breaks its rule; the details name each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTemplate(self, request, context):
+        """Writes some or all fields of a template.
+
+        INVALID_ARGUMENT where a field or the mask breaks its rule, NOT_FOUND where no template has the id, ABORTED where
+        the version is not the expected one: read again and decide anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTemplate(self, request, context):
+        """Removes a template for good. Its versions go on rising should one with the same id be made again.
+
+        NOT_FOUND where no template has the id, ABORTED where the version is not the expected one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTemplates(self, request, context):
+        """The current value of each template asked for, then every change of it, until the caller leaves.
+
+        A watcher that reads more slowly than changes come gets the newest value of each template, and is told how many
+        versions were left out. INVALID_ARGUMENT where no id, too many or an impossible one is asked for. UNAVAILABLE where
+        the service cannot follow the database's changes, or is about to stop: watch again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportTemplates(self, request_iterator, context):
+        """Makes any number of templates in one transaction: all, or, where one breaks a rule or the stream breaks off, none.
+
+        INVALID_ARGUMENT names the first offender by its place in the stream, such as `templates[17].name`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SyncTemplates(self, request_iterator, context):
+        """Gets, and watches that change as the call goes on, answered as the answers come, which need not be in the order of
+        the requests. An error of one request is an answer to it and leaves the stream as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -69,6 +169,36 @@ def add_TemplateServiceServicer_to_server(servicer, server):
                     request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsRequest.FromString,
                     response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsResponse.SerializeToString,
             ),
+            'CreateTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTemplate,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateResponse.SerializeToString,
+            ),
+            'UpdateTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTemplate,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateResponse.SerializeToString,
+            ),
+            'DeleteTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTemplate,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateResponse.SerializeToString,
+            ),
+            'WatchTemplates': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTemplates,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesResponse.SerializeToString,
+            ),
+            'ImportTemplates': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportTemplates,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesResponse.SerializeToString,
+            ),
+            'SyncTemplates': grpc.stream_stream_rpc_method_handler(
+                    servicer.SyncTemplates,
+                    request_deserializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesRequest.FromString,
+                    response_serializer=app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'template.v1.TemplateService', rpc_method_handlers)
@@ -81,7 +211,14 @@ class TemplateService:
     """Templates, read through the same cache and the same flights as over HTTP.
 
     Every method may end in UNAVAILABLE (the database cannot be reached; try again), RESOURCE_EXHAUSTED (too many callers
-    wait for the same data), DEADLINE_EXCEEDED, or INTERNAL (a fault of the service, told without its text).
+    wait for the same data, or this one calls too often), DEADLINE_EXCEEDED, UNAUTHENTICATED (where the service asks for
+    a token), or INTERNAL (a fault of the service, told without its text). Errors carry google.rpc details in
+    `grpc-status-details-bin`: ErrorInfo always, and BadRequest, RetryInfo, PreconditionFailure or ResourceInfo where
+    they fit.
+
+    Writes may carry a `request_id`, up to 128 printable ASCII characters, best a UUID. For 24 hours a second write with
+    the same id is not carried out but gets the first one's answer, whichever replica it reaches; with another content it
+    ends in ALREADY_EXISTS. A write that failed leaves no trace, so its id may be used again.
     """
 
     @staticmethod
@@ -101,6 +238,168 @@ class TemplateService:
             '/template.v1.TemplateService/GetTemplateDetails',
             app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsRequest.SerializeToString,
             app_dot_proto_dot_template_dot_v1_dot_template__pb2.GetTemplateDetailsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/template.v1.TemplateService/CreateTemplate',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.CreateTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/template.v1.TemplateService/UpdateTemplate',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.UpdateTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/template.v1.TemplateService/DeleteTemplate',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.DeleteTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTemplates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/template.v1.TemplateService/WatchTemplates',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.WatchTemplatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportTemplates(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/template.v1.TemplateService/ImportTemplates',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.ImportTemplatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncTemplates(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/template.v1.TemplateService/SyncTemplates',
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesRequest.SerializeToString,
+            app_dot_proto_dot_template_dot_v1_dot_template__pb2.SyncTemplatesResponse.FromString,
             options,
             channel_credentials,
             insecure,
