@@ -6,11 +6,12 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
 
+from app.cache.protection import Singleflight
 from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, GetTemplateDetailsResponse
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from app.storage.postgres import Connection
@@ -225,13 +226,25 @@ async def test_when_all_grpc_callers_give_up_the_query_is_gone_at_once(
 
 
 async def test_http_and_grpc_callers_of_one_cold_key_share_one_load(
-    start: Start, loads: Callable[[], Awaitable[int]]
+    start: Start, loads: Callable[[], Awaitable[int]], admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await start(load_delay_ms=200)
+    app = await start()
+    joined = 0
+    join = Singleflight.read
+
+    def joining(*args: Any) -> Any:
+        nonlocal joined
+        joined += 1
+        return join(*args)
+
+    monkeypatch.setattr(Singleflight, "read", joining)
     before, key = await loads(), next(cold_ids)
     async with stubs(app) as call:
-        http = [await HttpCall.get(app, key) for _ in range(CALLERS)]
-        over_grpc = [call(key) for _ in range(CALLERS)]
+        async with admin.transaction():
+            await admin.execute("LOCK TABLE templates")  # the load waits for it
+            http = [await HttpCall.get(app, key) for _ in range(CALLERS)]
+            over_grpc = [call(key) for _ in range(CALLERS)]
+            await until(lambda: joined == 2 * CALLERS, "all have joined the flight", 4.0)
         assert await asyncio.gather(*(one_call.status() for one_call in http)) == [200] * CALLERS
         assert {answer.template.id for answer in await asyncio.gather(*over_grpc)} == {key}
     assert await loads() - before == 1
