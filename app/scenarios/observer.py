@@ -19,8 +19,10 @@ SELECT coalesce(sum(s.calls), 0)::bigint
 FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
 WHERE r.rolname = $1 AND position($2 IN s.query) > 0
 """
+# A statement has another start while it is prepared, and another while it is bound: only its sleep is of one load.
 _LOADS_NOW = """
-SELECT pid, query_start FROM pg_stat_activity WHERE usename = $1 AND state = 'active' AND position($2 IN query) > 0
+SELECT pid, query_start FROM pg_stat_activity
+WHERE usename = $1 AND state = 'active' AND wait_event = 'PgSleep' AND position($2 IN query) > 0
 """
 
 Begun = frozenset[tuple[int, datetime]]
@@ -42,7 +44,7 @@ class LoadCount:
         return None if rows is None else int(rows[0][0])
 
     async def under_way(self) -> Begun | None:
-        """Loads that run now; `None` where it can't be asked."""
+        """Loads that are in the delay which their query has; `None` where it can't be asked."""
         rows = await self._ask(_LOADS_NOW)
         return None if rows is None else frozenset((row[0], row[1]) for row in rows)
 

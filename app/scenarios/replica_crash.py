@@ -14,12 +14,12 @@ from app.scenarios.options import Options
 from app.scenarios.promise import Promise, at_most, none_of
 from app.scenarios.stage import Stage, running, until
 
-LOAD_DELAY_MS, LOAD_DEADLINE_S, LEASE_S = 200, 0.5, 1.0
+LOAD_DELAY_MS, LOAD_DEADLINE_S, LEASE_S = 200, 0.8, 1.6
 LATE_MS = 300.0
 """How long after the lease's end everybody has an answer; the new load takes most of it."""
 CALLERS = 20
 """Of the cold key, at each other replica."""
-SECONDS_A_ROUND = 3.0
+SECONDS_A_ROUND = 3.5
 FIRST_COLD_KEY = 601
 SEEN_TIMEOUT_S = 2.0
 WATCH_S = 0.01

@@ -126,7 +126,9 @@ async def test_told_to_end_while_it_starts_it_leaves_nothing(run: Run) -> None:
         await until(lambda: moments[moment](command), moment, STARTS_S)
         WAYS[way](command)
         await nothing_is_left(command)
-        assert command.process.returncode in (130, -signal.SIGTERM), moment
+        # Python ends by the signal itself where it was interrupted in an exec(), as imports of dataclasses are: a shell
+        # says 130 to both.
+        assert command.process.returncode in (130, -signal.SIGINT, -signal.SIGTERM), moment
         assert (command.stdout, command.complaints()) == ("", []), moment
 
     await asyncio.gather(*(told(way, moment) for way, moment in zip(cycle(ways), moments, strict=False)))
