@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
 from app import __version__
+from app.api.grpc.options import ServerOptions
 from app.api.grpc.server import GrpcServer
+from app.api.grpc.tls import ServerTls, TlsFiles
 from app.api.http.app import create_app
 from app.cache.bookmark import Bookmark, bookmarked
 from app.cache.cluster import ClusterClient
@@ -78,9 +81,11 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
     """The service, wired and connected; what it opened is closed at the end, in reverse order: stop serving before.
 
     Raises `StorageUnavailableError` where the database can't be reached within its start timeout, and what
-    `app.storage` raises where it refuses us or its migrations fail. Redis need not be there.
+    `app.storage` raises where it refuses us or its migrations fail. Redis need not be there. Raises `TlsError` where
+    gRPC is to have TLS and a file can't be used.
     """
     metrics = Metrics(mode=settings.mode.value, version=__version__, ttl_s=settings.cache_ttl_s)
+    tls = _grpc_tls(settings, metrics)
     async with AsyncExitStack() as stack:
         database = await Database.connect(
             settings.database_url,
@@ -109,8 +114,33 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             receive_timeout_s=settings.http_receive_timeout_s,
             fresh=loader.fresh,
         )
-        grpc = GrpcServer(service, settings.grpc_host, settings.grpc_port)
+        grpc = GrpcServer(service, settings.grpc_host, settings.grpc_port, options=_grpc_options(settings), tls=tls)
         yield Runtime(settings, metrics, health, service, http_app, grpc)
+
+
+def _grpc_options(settings: Settings) -> ServerOptions:
+    return ServerOptions(
+        reflection=settings.grpc_reflection,
+        max_receive_bytes=settings.grpc_max_receive_bytes,
+        max_send_bytes=settings.grpc_max_send_bytes,
+        max_metadata_bytes=settings.grpc_max_metadata_bytes,
+        max_streams=settings.grpc_max_streams,
+        keepalive_time_s=settings.grpc_keepalive_time_s,
+        keepalive_timeout_s=settings.grpc_keepalive_timeout_s,
+        min_ping_interval_s=settings.grpc_min_ping_interval_s,
+        max_connection_age_s=settings.grpc_max_connection_age_s,
+        max_connection_age_grace_s=settings.grpc_max_connection_age_grace_s,
+    )
+
+
+def _grpc_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
+    if not settings.grpc_tls_cert_file:
+        return None
+    client_ca = settings.grpc_tls_client_ca_file
+    files = TlsFiles(
+        Path(settings.grpc_tls_cert_file), Path(settings.grpc_tls_key_file), Path(client_ca) if client_ca else None
+    )
+    return ServerTls(files, metrics.certificate_reloaded)
 
 
 async def _loader(

@@ -50,6 +50,43 @@ class Settings(BaseSettings):
     )
     grpc_host: str = Field("127.0.0.1", min_length=1, description="Address that gRPC listens on.")
     grpc_port: Port = Field(50051, description="gRPC port; 0 takes any free one.")
+    grpc_reflection: bool = Field(True, description="Tell clients of the services by reflection, v1 and v1alpha.")
+    grpc_max_receive_bytes: int = Field(
+        1_048_576, ge=1024, le=1 << 30, description="Largest request message, decompressed."
+    )
+    grpc_max_send_bytes: int = Field(
+        4_194_304, ge=1024, le=1 << 30, description="Largest response message; clients take 4 MiB by default."
+    )
+    grpc_max_metadata_bytes: int = Field(
+        16_384, ge=1024, le=1 << 20, description="Most metadata of a call, names and 32 bytes an entry included."
+    )
+    grpc_max_streams: int = Field(
+        1024, ge=1, le=1_000_000, description="Most calls at a time on one connection; clients queue those past it."
+    )
+    grpc_keepalive_time_s: Seconds = Field(60.0, description="How long a connection may be silent before it is probed.")
+    grpc_keepalive_timeout_s: Seconds = Field(
+        20.0, description="How long a probe may stay unanswered before the connection is given up."
+    )
+    grpc_min_ping_interval_s: Seconds = Field(
+        10.0, description="Clients whose own probes come more often than this are told to go."
+    )
+    grpc_max_connection_age_s: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="Age, varied by up to a tenth, at which a connection's client is told to come back, and so finds "
+        "new replicas; calls under way finish; 0 for never.",
+    )
+    grpc_max_connection_age_grace_s: float = Field(
+        0.0, ge=0, le=86_400, description="How long those calls may take until they are cut off; 0 for no bound."
+    )
+    grpc_tls_cert_file: str = Field(
+        "", description="PEM file with the server's certificate and those up to the root; empty for no TLS."
+    )
+    grpc_tls_key_file: str = Field("", description="PEM file with its private key, not encrypted.")
+    grpc_tls_client_ca_file: str = Field(
+        "", description="PEM file with the certificates that must have signed clients' own (mTLS); empty asks for none."
+    )
 
     database_url: str = Field(
         "postgresql://app:app@127.0.0.1:5432/app", description="PostgreSQL, as a `postgresql://` URL.", repr=False
@@ -170,6 +207,10 @@ class Settings(BaseSettings):
             raise ValueError("APP_DATABASE_POOL_MIN must not be above APP_DATABASE_POOL_MAX")
         if self.load_delay_ms >= 1000 * self.database_statement_timeout_s:
             raise ValueError("APP_LOAD_DELAY_MS must be below APP_DATABASE_STATEMENT_TIMEOUT_S, or every load fails")
+        if bool(self.grpc_tls_cert_file) != bool(self.grpc_tls_key_file):
+            raise ValueError("APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE need each other")
+        if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
+            raise ValueError("APP_GRPC_TLS_CLIENT_CA_FILE needs APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE")
         return self
 
 

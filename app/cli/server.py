@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from app.api.grpc.tls import TlsError
 from app.api.http.protocol import BoundedHttpProtocol
 from app.bootstrap import Runtime, running
 from app.cli.failure import CommandError
@@ -90,7 +91,7 @@ async def serve(settings: Settings, on_ready: Callable[[Address], None]) -> None
         try:
             async with running(settings) as runtime:
                 await _serve(runtime, listener, stop, on_ready)
-        except (StorageUnavailableError, StorageConfigurationError, MigrationError) as error:
+        except (StorageUnavailableError, StorageConfigurationError, MigrationError, TlsError) as error:
             raise CommandError(str(error)) from error
         except asyncio.CancelledError:
             if not stop.asked.is_set():

@@ -32,6 +32,7 @@ OPERATIONS = ("get", "take", "put", "release", "invalidate", "decode")
 LEASE_ENDS = ("won", "waited", "taken_over", "fenced")
 STALE_CAUSES = ("grace", "error", "slow")
 REFUSALS = ("full", "timeout")
+CERTIFICATE_OUTCOMES = {True: "taken_over", False: "refused"}
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -140,6 +141,12 @@ class Metrics:
         self._breaker = Gauge(
             "breaker_state", "State of a circuit breaker: 0 closed, 1 half-open, 2 open.", ["name"], registry=registry
         )
+        self._certificate_reloads = Counter(
+            "grpc_certificate_reloads_total",
+            "Changes of the TLS files, by whether the server could take them over.",
+            ["outcome"],
+            registry=registry,
+        )
         self._draining = Gauge("draining", "1 from the moment the process was told to end.", registry=registry)
         self._info = Gauge("app_info", "Always 1; the labels say what runs.", ["mode", "version"], registry=registry)
 
@@ -154,6 +161,9 @@ class Metrics:
         self._read_by_source = {source: self._reads.child(source) for source in SOURCES}
         self._stale_by_cause = {cause: self._stale.labels(cause) for cause in STALE_CAUSES}
         self._lease_by_end = {end: self._leases.labels(end) for end in LEASE_ENDS}
+        self._certificate_reload = {
+            good: self._certificate_reloads.labels(outcome) for good, outcome in CERTIFICATE_OUTCOMES.items()
+        }
         self._refused_by_why = {why: self._refused.labels(why) for why in REFUSALS}
         self._error_by_operation = {operation: self._errors.labels(operation) for operation in OPERATIONS}
 
@@ -246,6 +256,10 @@ class Metrics:
         gauge = self._breaker.labels(name)
         gauge.set(0)
         return gauge.set
+
+    def certificate_reloaded(self, good: bool) -> None:
+        """The files of the server's certificate have changed. May be called by any thread."""
+        self._certificate_reload[good].inc()
 
     def drain(self) -> None:
         """The process was told to end."""

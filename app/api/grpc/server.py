@@ -6,48 +6,22 @@ import asyncio
 import socket
 
 import grpc
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from app.api.grpc.health import HealthServicer
+from app.api.grpc.options import ServerOptions
+from app.api.grpc.reflection import REFLECTION_SERVICES, Descriptions, ReflectionServicer
 from app.api.grpc.servicer import TemplateReader, TemplateServicer
+from app.api.grpc.tls import ServerTls
 from app.proto.template.v1 import template_pb2
 from app.proto.template.v1.template_pb2_grpc import add_TemplateServiceServicer_to_server
 
 SERVICE = template_pb2.DESCRIPTOR.services_by_name["TemplateService"].full_name
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-MAX_RECEIVE_BYTES = 1 << 20
-"""Largest request message: the longest template in UTF-8 is a quarter of it."""
-MAX_SEND_BYTES = 4 << 20
-"""Largest response message: what clients accept by default."""
-MAX_METADATA_BYTES = 16 << 10
-"""Most metadata of a call, names included; a call with more is refused before it reaches a method."""
-MAX_STREAMS = 1024
-"""Most calls at a time on one connection; clients queue those past it."""
-KEEPALIVE_TIME_MS = 60_000
-"""How long a connection may be silent before it is probed."""
-KEEPALIVE_TIMEOUT_MS = 20_000
-"""How long a probe may stay unanswered before the connection is given up, and its calls with it."""
-MIN_PING_INTERVAL_MS = 10_000
-"""Clients that probe more often than this are told to go."""
 ENDLESS_S = 1e6
-
-_OPTIONS = (
-    # With it (the default on Linux) a second server on a port that is taken starts, and gets half of the connections.
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-    ("grpc.max_send_message_length", MAX_SEND_BYTES),
-    # Below the absolute limit calls would be refused at random from the soft limit on; so both are the same.
-    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
-    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-)
 
 
 class GrpcServer:
@@ -56,12 +30,27 @@ class GrpcServer:
     Belongs to the event loop in which `start` was called.
     """
 
-    def __init__(self, service: TemplateReader, host: str, port: int) -> None:
+    def __init__(
+        self,
+        service: TemplateReader,
+        host: str,
+        port: int,
+        *,
+        options: ServerOptions | None = None,
+        tls: ServerTls | None = None,
+    ) -> None:
+        """With `tls` nothing is served in plain text."""
         self._service = service
         self._host = host
         self._port = port
+        self._options = ServerOptions() if options is None else options
+        self._tls = tls
         self._server: grpc.aio.Server | None = None
         self._health = HealthServicer([SERVICE])
+        self._reflection: ReflectionServicer | None = None
+        if self._options.reflection:
+            described = Descriptions([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES], [error_details_pb2.DESCRIPTOR])
+            self._reflection = ReflectionServicer(described)
         self._stopping: asyncio.Task[None] | None = None
         self._is_cut_off = False
 
@@ -70,10 +59,11 @@ class GrpcServer:
 
         Raises `OSError`, naming the address, where it cannot be listened on.
         """
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=self._options.channel_arguments())
         add_TemplateServiceServicer_to_server(TemplateServicer(self._service), server)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME], server)
+        if self._reflection is not None:
+            server.add_generic_rpc_handlers(self._reflection.handlers())
         port = await self._bind(server)
         await server.start()
         self._server = server
@@ -93,6 +83,8 @@ class GrpcServer:
         time before keeps clients that watch health from sending one.
         """
         self._health.close()
+        if self._reflection is not None:
+            self._reflection.close()
         if self._server is None:
             return
         if self._stopping is None:
@@ -118,7 +110,9 @@ class GrpcServer:
                         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                     probe.bind(where)
                     probe.listen()
-            return int(server.add_insecure_port(address))
+            if self._tls is None:
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, self._tls.credentials()))
         except OSError as error:
             raise OSError(error.errno, f"gRPC can't listen on {address}: {error.strerror}") from error
         except RuntimeError as error:

@@ -5,11 +5,8 @@ import socket
 
 import grpc
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from app.api.grpc.server import ENDLESS_S, SERVICE, GrpcServer
+from app.api.grpc.server import ENDLESS_S, GrpcServer
 from tests.api.grpc.conftest import Running
 from tests.api.grpc.fake_cache import FakeCache, service_over
 
@@ -134,28 +131,3 @@ async def test_draining_twice_or_before_the_start_is_harmless(running: Running) 
     await running.server.drain(1)
     await running.server.drain(1)
     await GrpcServer(service_over(FakeCache()), "127.0.0.1", 0).drain(1)
-
-
-async def test_reflection_lists_the_services_and_describes_the_method(running: Running) -> None:
-    stub = ServerReflectionStub(running.channel)
-    asked = [
-        ServerReflectionRequest(list_services=""),
-        ServerReflectionRequest(file_containing_symbol=SERVICE),
-    ]
-    listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(asked), timeout=5)]
-    assert {service.name for service in listed.list_services_response.service} == {
-        "template.v1.TemplateService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-    files = [FileDescriptorProto.FromString(file) for file in described.file_descriptor_response.file_descriptor_proto]
-    [service] = [service for file in files if file.package == "template.v1" for service in file.service]
-    assert [method.name for method in service.method] == [
-        "GetTemplateDetails",
-        "CreateTemplate",
-        "UpdateTemplate",
-        "DeleteTemplate",
-        "WatchTemplates",
-        "ImportTemplates",
-        "SyncTemplates",
-    ]
