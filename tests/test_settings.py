@@ -89,6 +89,9 @@ def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatc
             {"LOAD_DELAY_MS": "50", "DATABASE_STATEMENT_TIMEOUT_S": "0.05"},
             ("APP_LOAD_DELAY_MS", "APP_DATABASE_STATEMENT_TIMEOUT_S"),
         ),
+        ({"GRPC_TLS_CERT_FILE": "a.pem"}, ("APP_GRPC_TLS_CERT_FILE", "APP_GRPC_TLS_KEY_FILE")),
+        ({"GRPC_TLS_KEY_FILE": "a.key"}, ("APP_GRPC_TLS_CERT_FILE", "APP_GRPC_TLS_KEY_FILE")),
+        ({"GRPC_TLS_CLIENT_CA_FILE": "ca.pem"}, ("APP_GRPC_TLS_CLIENT_CA_FILE", "APP_GRPC_TLS_CERT_FILE")),
     ],
 )
 def test_values_that_do_not_fit_together_are_both_named(

@@ -57,6 +57,12 @@ def test_an_address_that_is_not_this_machines_is_named(
     failed_in_one_line(run("serve", database_url=database_url, redis_url=redis_url, **hosts), "192.0.2.1")
 
 
+def test_a_tls_file_that_cannot_be_used_is_named(run: Run, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    files = {"grpc_tls_cert_file": tmp_path / "nix.pem", "grpc_tls_key_file": tmp_path / "nix.key"}
+    command = run("serve", database_url=database_url, redis_url=redis_url, http_port=0, grpc_port=0, **files)
+    failed_in_one_line(command, f"{tmp_path}/nix.pem can't be read: No such file or directory")
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_every_bad_setting_is_named_in_one_line(run: Run, command: str) -> None:
     url = f"mysql://app:{PASSWORD}@127.0.0.1/app"
