@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 from starlette.types import ASGIApp
 
 from app import __version__
+from app.api.grpc.interceptors.access_log import AccessLog
+from app.api.grpc.interceptors.stack import interceptors
 from app.api.grpc.options import ServerOptions
 from app.api.grpc.server import GrpcServer
 from app.api.grpc.tls import ServerTls, TlsFiles
@@ -114,7 +116,15 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             receive_timeout_s=settings.http_receive_timeout_s,
             fresh=loader.fresh,
         )
-        grpc = GrpcServer(service, settings.grpc_host, settings.grpc_port, options=_grpc_options(settings), tls=tls)
+        grpc = GrpcServer(
+            service,
+            settings.grpc_host,
+            settings.grpc_port,
+            interceptors=interceptors(metrics.calls, access_log=AccessLog(settings.grpc_access_log)),
+            fresh=loader.fresh,
+            options=_grpc_options(settings),
+            tls=tls,
+        )
         yield Runtime(settings, metrics, health, service, http_app, grpc)
 
 

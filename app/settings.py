@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     grpc_tls_client_ca_file: str = Field(
         "", description="PEM file with the certificates that must have signed clients' own (mTLS); empty asks for none."
     )
+    grpc_access_log: str = Field(
+        "failed", pattern=r"^(off|failed|all)$", description="Which gRPC calls get a log line each, at level `info`."
+    )
 
     database_url: str = Field(
         "postgresql://app:app@127.0.0.1:5432/app", description="PostgreSQL, as a `postgresql://` URL.", repr=False

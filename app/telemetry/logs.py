@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextvars import ContextVar
 from typing import Final
+
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+"""The id of the call that this code runs for; it stands in every line that is logged meanwhile."""
 
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
@@ -17,7 +21,7 @@ _CONTINUED: Final = "    "
 
 
 def configure(level: str) -> None:
-    """To standard error: UTC time, level, logger, message.
+    """To standard error: UTC time, level, logger, message, and the id of the call that it is about, if there is one.
 
     Every record begins a line, and only records do: line breaks in values are escaped, and what follows a message, such
     as a traceback, is indented.
@@ -36,7 +40,9 @@ class _Unforgeable(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
-        return super().formatMessage(record).translate(_ESCAPES)
+        request_id = REQUEST_ID.get()
+        message = super().formatMessage(record)
+        return (message if request_id is None else f"{message} request_id={request_id}").translate(_ESCAPES)
 
     def format(self, record: logging.LogRecord) -> str:
         message, *more = super().format(record).split("\n")

@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from app.telemetry.calls import CallMetrics
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
 SECONDS = (
@@ -65,6 +66,8 @@ class Metrics:
             registry=registry,
         )
         self._in_flight = PlainGauge("http_in_flight_requests", "HTTP requests being answered now.", registry=registry)
+
+        self.calls = CallMetrics(registry, bounds=SECONDS)
 
         self._hits = PlainCounter(
             "cache_hits", "Looks into a cache tier that found a fresh value.", ["tier"], registry=registry

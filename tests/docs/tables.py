@@ -46,7 +46,8 @@ def settings(cls: type[Settings] = Settings) -> str:
 def metrics() -> str:
     """Every metric of the service's own: its name, type, labels, meaning."""
     rows = []
-    for collector in vars(Metrics(mode="singleflight", version="0", ttl_s=30)).values():
+    declared = Metrics(mode="singleflight", version="0", ttl_s=30)
+    for collector in [*vars(declared).values(), *vars(declared.calls).values()]:
         if isinstance(collector, PlainMetric):
             name = f"{collector.name}_total" if collector.type == "counter" else collector.name
             labels = ", ".join(_code(label) for label in collector.labels)

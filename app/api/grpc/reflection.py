@@ -25,6 +25,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServiceResponse,
 )
 
+from app.api.grpc.chain import Chain
+
 V1ALPHA = "grpc.reflection.v1alpha"
 V1 = "grpc.reflection.v1"
 REFLECTION_SERVICES = (f"{V1}.ServerReflection", f"{V1ALPHA}.ServerReflection")
@@ -103,15 +105,13 @@ class ReflectionServicer:
         self._descriptions = descriptions
         self._closed = asyncio.Event()
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+    def add_to(self, chain: Chain) -> None:
+        """As the generated functions add a servicer to a server."""
         method = grpc.stream_stream_rpc_method_handler(
             self.ServerReflectionInfo, ServerReflectionRequest.FromString, ServerReflectionResponse.SerializeToString
         )
-        return [
-            grpc.method_handlers_generic_handler(service, {"ServerReflectionInfo": method})
-            for service in REFLECTION_SERVICES
-        ]
+        for service in REFLECTION_SERVICES:
+            chain.add_registered_method_handlers(service, {"ServerReflectionInfo": method})
 
     def close(self) -> None:
         """Streams end, those too whose clients have more to ask: clients keep them open for as long as they live."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from app.api.grpc.call import Interceptor
+from app.api.grpc.chain import Chain
 from app.api.grpc.health import HealthServicer
+from app.api.grpc.hits import Fresh, Hits
+from app.api.grpc.interceptors.failures import Failures
 from app.api.grpc.options import ServerOptions
 from app.api.grpc.reflection import REFLECTION_SERVICES, Descriptions, ReflectionServicer
 from app.api.grpc.servicer import TemplateReader, TemplateServicer
@@ -27,7 +32,8 @@ ENDLESS_S = 1e6
 class GrpcServer:
     """Serves `TemplateService`, health and reflection. Starts NOT_SERVING: health follows `set_serving`.
 
-    Belongs to the event loop in which `start` was called.
+    Belongs to the event loop in which `start` was called. `interceptors` stand around every method, the first one
+    outermost; `fresh` finds what this process' own cache holds.
     """
 
     def __init__(
@@ -38,9 +44,12 @@ class GrpcServer:
         *,
         options: ServerOptions | None = None,
         tls: ServerTls | None = None,
+        interceptors: Sequence[Interceptor] = (Failures(),),
+        fresh: Fresh | None = None,
     ) -> None:
         """With `tls` nothing is served in plain text."""
-        self._service = service
+        self._servicer = TemplateServicer(service, None if fresh is None else Hits(fresh))
+        self._interceptors = interceptors
         self._host = host
         self._port = port
         self._options = ServerOptions() if options is None else options
@@ -60,10 +69,12 @@ class GrpcServer:
         Raises `OSError`, naming the address, where it cannot be listened on.
         """
         server = grpc.aio.server(options=self._options.channel_arguments())
-        add_TemplateServiceServicer_to_server(TemplateServicer(self._service), server)  # type: ignore[no-untyped-call]
-        add_HealthServicer_to_server(self._health, server)
+        chain = Chain(self._interceptors)
+        add_TemplateServiceServicer_to_server(self._servicer, chain)  # type: ignore[no-untyped-call]
+        add_HealthServicer_to_server(self._health, chain)
         if self._reflection is not None:
-            server.add_generic_rpc_handlers(self._reflection.handlers())
+            self._reflection.add_to(chain)
+        server.add_generic_rpc_handlers((chain,))
         port = await self._bind(server)
         await server.start()
         self._server = server

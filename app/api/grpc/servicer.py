@@ -7,7 +7,7 @@ from typing import Protocol
 import grpc
 
 from app.api.grpc import convert
-from app.api.grpc.statuses import Ending
+from app.api.grpc.hits import Hits
 from app.domain.ports import Reading
 from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, GetTemplateDetailsResponse
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceServicer
@@ -22,20 +22,20 @@ class TemplateReader(Protocol):
 
 
 class TemplateServicer(TemplateServiceServicer):
-    """Answers over the same service object as HTTP does.
+    """Answers over the same service object as HTTP does. What a method raises, `Failures` makes a status of.
 
     grpc.aio cancels a method's coroutine when its caller goes away or its deadline passes, and so that caller, and it
     alone, leaves the flight that it waits on.
     """
 
-    def __init__(self, service: TemplateReader) -> None:
+    def __init__(self, service: TemplateReader, hits: Hits | None = None) -> None:
         self._service = service
+        self._hits = hits
 
     async def GetTemplateDetails(  # noqa: N802 (the name is the proto's)
         self,
         request: GetTemplateDetailsRequest,
-        context: grpc.aio.ServicerContext[GetTemplateDetailsRequest, GetTemplateDetailsResponse],
-    ) -> GetTemplateDetailsResponse:
-        async with Ending(context):
-            reading = await self._service.read(request.id)
-            return convert.details(reading)
+        context: grpc.aio.ServicerContext[GetTemplateDetailsRequest, GetTemplateDetailsResponse],  # noqa: ARG002
+    ) -> GetTemplateDetailsResponse | bytes:
+        ready = self._hits.answer(request.id) if self._hits is not None else None
+        return ready or convert.details(await self._service.read(request.id))

@@ -82,7 +82,7 @@ async def test_a_bug_is_internal_without_its_text_and_is_logged(
         failure = await _failure(running, 1)
     assert (failure.code(), failure.details()) == (grpc.StatusCode.INTERNAL, "internal error")
     assert "SELECT secret" in caplog.text
-    assert [record.name for record in caplog.records] == ["app.api.grpc.statuses"]
+    assert [record.name for record in caplog.records] == ["app.api.grpc.interceptors.failures"]
 
 
 async def test_a_caller_that_goes_away_cancels_its_read_and_no_other(running: Running) -> None:
@@ -116,8 +116,12 @@ async def test_a_deadline_that_passes_cancels_the_read(running: Running) -> None
 
 
 async def test_a_message_that_cannot_be_decoded_fails_alone(running: Running) -> None:
-    with pytest.raises(grpc.aio.AioRpcError):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.channel.unary_unary(GET)(b"\xff\xff\xff", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == (
+        "the request is no template.v1.GetTemplateDetailsRequest: its bytes cannot be decoded as one"
+    )
     assert running.cache.asked == []
     assert (await running.get(1)).template.id == 1
 

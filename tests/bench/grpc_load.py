@@ -1,0 +1,177 @@
+"""Unary gRPC calls from a client that costs less than what it measures: HTTP/2 frames, and nothing read of them but
+whether a call was answered with a message.
+
+grpc.aio's own client takes several times what the server under measurement does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from typing import cast
+
+import uvloop
+from hpack import HPACKError
+from hpack.hpack import Decoder, Encoder
+
+from tests.bench.figure import BenchError
+from tests.bench.load import Load
+
+CONNECTIONS = 4
+CALLS_A_CONNECTION = 16
+"""At a time, so that there are 64 callers in all."""
+
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
+_HEAD_BYTES = 9
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_WINDOW = 2**31 - 1
+_FIRST_WINDOW = 65_535
+_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
+_NEXT_HEAD = struct.Struct(">BHBBL")
+"""Length in two parts, type, flags, stream."""
+
+
+def load(target: str, method: str, message: bytes, *, seconds: float, deadline_s: float = 300) -> Load:
+    """Calls of `method`, such as `/package.Service/Method`, as long as `seconds` and until all are answered.
+
+    Raises `BenchError` where a call ends without a message, a connection ends, or all takes longer than `deadline_s`.
+    """
+    return uvloop.run(run_load(target, method, message, seconds=seconds, deadline_s=deadline_s))
+
+
+async def run_load(target: str, method: str, message: bytes, *, seconds: float, deadline_s: float = 300) -> Load:
+    """As `load`, on the running event loop."""
+    host, _, port = target.rpartition(":")
+    loop = asyncio.get_running_loop()
+    clients = [_Client(target, method, message) for _ in range(CONNECTIONS)]
+    try:
+        async with asyncio.timeout(deadline_s):
+            for client in clients:
+                await loop.create_connection(lambda client=client: client, host, int(port))  # type: ignore[misc]
+            begun = time.perf_counter()
+            for client in clients:
+                client.start()
+                loop.call_later(seconds, client.stop)
+            await asyncio.gather(*(client.ended for client in clients))
+            return Load(sum(client.answered for client in clients), time.perf_counter() - begun)
+    except TimeoutError:
+        raise BenchError(f"the load on {target} did not end within {deadline_s:g} s") from None
+    except OSError as error:
+        raise BenchError(f"cannot load {target}: {error}") from error
+    finally:
+        for client in clients:
+            client.close()
+
+
+class _Client(asyncio.Protocol):
+    """One connection, which begins a call as soon as another has ended."""
+
+    def __init__(self, target: str, method: str, message: bytes) -> None:
+        # Nothing of it goes into a table, so that the same bytes begin every call.
+        headers = Encoder().encode(
+            [
+                (":method", "POST", True),
+                (":scheme", "http", True),
+                (":path", method, True),
+                (":authority", target, True),
+                ("te", "trailers", True),
+                ("content-type", "application/grpc", True),
+                ("user-agent", "grpc-bench/1", True),
+            ],
+            huffman=False,
+        )
+        self._headers = headers
+        self._body = b"\0" + struct.pack(">L", len(message)) + message
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._stream = -1
+        self._under_way: dict[int, bool] = {}
+        self._stopped = False
+        self._unread = 0
+        self.answered = 0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        self._write(b"".join(self._call() for _ in range(CALLS_A_CONNECTION)))
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        self.ended.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        settings = struct.pack(">HLHL", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, _WINDOW)
+        window = struct.pack(">L", _WINDOW - _FIRST_WINDOW)
+        self._write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, window))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"the server closed a connection: {error}" if error else "the server closed a connection")
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer + data if self._buffer else data
+        at, end, replies = 0, len(buffer), []
+        while end - at >= _HEAD_BYTES:
+            high, low, kind, flags, stream = _NEXT_HEAD.unpack_from(buffer, at)
+            length = (high << 16) | low
+            if end - at < _HEAD_BYTES + length:
+                break
+            at += _HEAD_BYTES + length
+            if kind == _DATA:
+                self._under_way[stream] = True
+                self._unread += length
+            elif kind == _HEADERS:
+                if flags & _END_STREAM:
+                    if not self._under_way.pop(stream):
+                        self._fail(f"a call failed: {_told(buffer[at - length : at])}")
+                        return
+                    self.answered += 1
+                    if not self._stopped:
+                        replies.append(self._call())
+            elif kind == _SETTINGS and not flags & _ACK:
+                replies.append(_frame(_SETTINGS, _ACK, 0, b""))
+            elif kind == _PING and not flags & _ACK:
+                replies.append(_frame(_PING, _ACK, 0, buffer[at - length : at]))
+            elif kind in (_RST_STREAM, _GOAWAY):
+                self._fail("the server ended a call or the connection")
+                return
+        self._buffer = buffer[at:]
+        if self._unread > _WINDOW // 2:
+            replies.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">L", self._unread)))
+            self._unread = 0
+        if replies:
+            self._write(b"".join(replies))
+        if self._stopped and not self._under_way and not self.ended.done():
+            self.ended.set_result(None)
+
+    def _call(self) -> bytes:
+        self._stream += 2
+        self._under_way[self._stream] = False
+        return _frame(_HEADERS, _END_HEADERS, self._stream, self._headers) + _frame(
+            _DATA, _END_STREAM, self._stream, self._body
+        )
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _fail(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(BenchError(reason))
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return _NEXT_HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
+
+
+def _told(block: bytes) -> str:
+    try:
+        headers = [f"{name!s}: {value!s}" for name, value in Decoder().decode(block)]
+    except HPACKError:
+        return "it was not answered with a message"
+    return ", ".join(header for header in headers if header.startswith("grpc-"))
