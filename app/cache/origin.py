@@ -11,6 +11,7 @@ from app.cache.entry import Entry
 from app.cache.events import CacheEvents
 from app.cache.freshness import jittered_ttl
 from app.concurrency.breaker import BreakerOpenError, CircuitBreaker
+from app.concurrency.budget import own_budget
 from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
 from app.concurrency.clock import Clock, monotonic, wall
 
@@ -98,8 +99,10 @@ class Origin:
         # Dated from the load's beginning: the value may have been read as early as that.
         began_at, began = self._now(), self._timer()
         try:
-            async with asyncio.timeout(self._deadline_s) as deadline:
-                payload, version = await self._load(key)
+            # Others wait for it too: what it calls may take its own time, not that of the caller who came first.
+            with own_budget(self._deadline_s):
+                async with asyncio.timeout(self._deadline_s) as deadline:
+                    payload, version = await self._load(key)
         except TimeoutError as error:
             if deadline.expired():
                 raise LoadDeadlineError(f"the load took longer than {self._deadline_s} s") from error
