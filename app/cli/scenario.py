@@ -11,6 +11,7 @@ from rich.console import Console
 
 from app.cli.failure import CommandError
 from app.cli.signals import terminated_as_interrupted
+from app.compose.errors import ComposeError
 from app.embedded.errors import EmbeddedError
 from app.loadtest.errors import LoadtestError
 from app.report.files import ReportError, write_json, write_text
@@ -22,7 +23,9 @@ from app.scenarios.run import Outcome, run
 from app.scenarios.timeline import Mark, Second
 from app.settings import ENV_PREFIX
 
-_NOT_TAKEN = frozenset({"APP_DATABASE_URL", "APP_REDIS_URL", "APP_HTTP_PORT", "APP_GRPC_PORT"})
+_NOT_TAKEN = frozenset(
+    {"APP_DATABASE_URL", "APP_REDIS_URL", "APP_HTTP_HOST", "APP_HTTP_PORT", "APP_GRPC_HOST", "APP_GRPC_PORT"}
+)
 BROKEN, UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
@@ -43,13 +46,17 @@ def scenario(
     cold_keys: Annotated[
         int | None, typer.Option(help="postgres-slow: templates asked for at once.", show_default="2000")
     ] = None,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="On containers of this checkout's Compose stack, by Docker.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for scenario-NAME.json and scenario-NAME.html.")] = Path("out"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No timeline, no table; broken promises only.")] = False,
 ) -> None:
     """Break something under load, and measure what was promised of that.
 
     Starts PostgreSQL, Valkey and the replicas by itself, prints what happens second by second and a verdict at the end,
-    and writes both to files. Settings of the app in the environment (docs/settings.md) go before the scenario's own:
+    and writes both to files. With --compose they are containers, in a project and on ports of their own, which are
+    removed at the end. Settings of the app in the environment (docs/settings.md) go before the scenario's own:
     APP_L1_ENABLED=false shows what the scenario looks like without L1.
 
     Exit status: 0 all promises kept; 1 a promise was broken; 2 it could not run; 130 interrupted.
@@ -65,12 +72,13 @@ def scenario(
                 keys=keys,
                 cold_keys=cold_keys,
                 settings=_inherited(),
+                compose=compose,
             )
             outcome = _run(chosen, options, None if quiet else console)
             _write(outcome, out, None if quiet else console)
         except OptionsError as error:
             raise CommandError(str(error), UNUSABLE) from error
-        except (ScenarioError, LoadtestError, EmbeddedError, ReportError) as error:
+        except (ScenarioError, LoadtestError, EmbeddedError, ComposeError, ReportError) as error:
             raise CommandError(str(error).replace("\n", "; "), UNUSABLE) from error
         except KeyboardInterrupt:
             console.print("interrupted; all is stopped")
@@ -84,7 +92,8 @@ def _run(chosen: Scenario, options: Options, console: Console | None) -> Outcome
     if console is None:
         return run(chosen, options, lambda _: None)
     words = f"{chosen.breaks}\n{options.rate:g} requests a second on {options.keys} keys, {options.replicas} replicas"
-    console.print(f"{words}; starting …\n", markup=False, soft_wrap=True)
+    start = "building and starting containers" if options.compose else "starting"
+    console.print(f"{words}; {start} …\n", markup=False, soft_wrap=True)
     console.print(HEADING, markup=False, soft_wrap=True)
 
     def show(news: Second | Mark) -> None:
@@ -111,6 +120,7 @@ def _command(outcome: Outcome) -> list[str]:
         *("python", "-m", "app", "scenario", outcome.scenario.name),
         *("--duration", f"{options.duration_s:g}", "--replicas", f"{options.replicas}"),
         *("--rate", f"{options.rate:g}", "--keys", f"{options.keys}"),
+        *(["--compose"] if options.compose else []),
     ]
 
 

@@ -19,7 +19,8 @@ class Options:
     """`duration_s` is how long the break lasts, `rate` the requests a second to all replicas, on `keys` warm keys.
 
     `cold_keys` is how many keys are asked for at once that no cache holds, where a scenario does that. `settings` are
-    settings of the app (environment variables) that go before the scenario's own. Raises `OptionsError`.
+    settings of the app (environment variables) that go before the scenario's own. With `compose` it runs on containers,
+    else on embedded servers. Raises `OptionsError`.
     """
 
     duration_s: float = 30.0
@@ -28,6 +29,7 @@ class Options:
     keys: int = 50
     cold_keys: int = 2_000
     settings: Mapping[str, str] = field(default_factory=dict)
+    compose: bool = False
 
     def __post_init__(self) -> None:
         _check("--duration", self.duration_s, LEAST_DURATION_S, MOST_DURATION_S)
@@ -45,6 +47,7 @@ class Options:
         keys: int | None,
         cold_keys: int | None,
         settings: Mapping[str, str],
+        compose: bool = False,
     ) -> Options:
         """These, but for what is given. Raises `OptionsError`."""
         return replace(
@@ -55,6 +58,7 @@ class Options:
             keys=self.keys if keys is None else keys,
             cold_keys=self.cold_keys if cold_keys is None else cold_keys,
             settings=settings,
+            compose=compose,
         )
 
 

@@ -77,7 +77,7 @@ def html(outcome: Outcome, command: Sequence[str]) -> str:
     )
     facts = [
         ("Load", f"{options.rate:g} requests a second on {options.keys} keys, open loop"),
-        ("Fleet", f"{options.replicas} replicas, PostgreSQL and Valkey, all on one machine with the load"),
+        ("Fleet", f"{options.replicas} replicas, {outcome.fleet}"),
         ("Sent late", _lateness(outcome)),
         ("Settings", ", ".join(f"{k}={v}" for k, v in sorted(_settings(outcome).items()))),
         ("Began", f"{outcome.began:%Y-%m-%d %H:%M:%S} UTC"),

@@ -29,7 +29,7 @@ def settings(options: Options) -> dict[str, str]:
 
 async def play(stage: Stage) -> list[Promise]:
     """Calm, the outage with reads of cold keys as soon as the breakers are open, the return."""
-    options, timeline, postgres = stage.options, stage.timeline, stage.fleet.stack.postgres
+    options, timeline, postgres = stage.options, stage.timeline, stage.fleet.postgres
     ttl_s = stage.fleet.setting("cache_ttl_s")
     cold: list[Answer] = []
     async with stage.under_load():

@@ -11,6 +11,6 @@ settings = redis_away.settings
 
 async def play(stage: Stage) -> list[Promise]:
     """SIGKILL, and a start on the same port, without the data."""
-    redis = stage.fleet.stack.redis
+    redis = stage.fleet.redis
     way = redis_away.Way("Redis killed", "Redis gone", "Redis started", redis.kill, redis.start)
     return await redis_away.play(stage, way)

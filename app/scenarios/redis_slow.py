@@ -11,6 +11,6 @@ settings = redis_away.settings
 
 async def play(stage: Stage) -> list[Promise]:
     """SIGSTOP, and SIGCONT: what was sent meanwhile is carried out late, and what it held is as old as the outage."""
-    redis = stage.fleet.stack.redis
+    redis = stage.fleet.redis
     way = redis_away.Way("Redis suspended", "Redis hangs", "Redis resumed", redis.suspend, redis.resume)
     return await redis_away.play(stage, way)

@@ -16,7 +16,8 @@ import uvloop
 
 from app.loadtest.runner import allow_files
 from app.scenarios.catalogue import Scenario
-from app.scenarios.fleet import Fleet
+from app.scenarios.compose_fleet import ComposeFleet
+from app.scenarios.embedded_fleet import EmbeddedFleet
 from app.scenarios.options import Options
 from app.scenarios.promise import Verdict
 from app.scenarios.stage import Stage
@@ -27,11 +28,12 @@ SPARE_FILES = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One scenario's run: the verdict, and all that it rests on. `began` is aware."""
+    """One scenario's run: the verdict, and all that it rests on. `began` is aware, `fleet` says what it ran on."""
 
     scenario: Scenario
     options: Options
     began: datetime
+    fleet: str
     timeline: Timeline
     verdict: Verdict
 
@@ -39,12 +41,13 @@ class Outcome:
 def run(scenario: Scenario, options: Options, show: Callable[[Second | Mark], None]) -> Outcome:
     """Start what the scenario needs, play it, and stop all of it. `show` is told what happens, as it happens.
 
-    Raises `ScenarioError`, `LoadtestError` and `EmbeddedError` where it can't be run; what was started is stopped then,
-    as it is on `KeyboardInterrupt`.
+    Raises `ScenarioError`, `LoadtestError`, `EmbeddedError` and `ComposeError` where it can't be run; what was
+    started is stopped then, as it is on `KeyboardInterrupt`.
     """
     allow_files(options.cold_keys + SPARE_FILES, "--cold-keys")
     began = datetime.now(UTC)
-    with Fleet(options.replicas, {**scenario.settings(options), **options.settings}) as fleet:
+    kind = ComposeFleet if options.compose else EmbeddedFleet
+    with kind(options.replicas, {**scenario.settings(options), **options.settings}) as fleet:
 
         async def play() -> Outcome:
             # What is here stays: no collection is to walk through it while answers are being timed.
@@ -52,7 +55,7 @@ def run(scenario: Scenario, options: Options, show: Callable[[Second | Mark], No
             gc.freeze()
             timeline = Timeline(show)
             promises = await scenario.play(Stage(fleet, options, timeline))
-            return Outcome(scenario, options, began, timeline, Verdict(scenario.name, promises))
+            return Outcome(scenario, options, began, fleet.made_of, timeline, Verdict(scenario.name, promises))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:

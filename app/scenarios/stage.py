@@ -37,8 +37,7 @@ class Stage:
         self.timeline = timeline
         self.keys = range(1, options.keys + 1)
         self.endpoints = [
-            Endpoint(number, *fleet.address(number), timeout_s=REQUEST_TIMEOUT_S)
-            for number in range(len(fleet.replicas))
+            Endpoint(number, *fleet.address(number), timeout_s=REQUEST_TIMEOUT_S) for number in range(len(fleet))
         ]
         self.ledger = Ledger()
         self._counts: list[LoadCount] = []
