@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -53,7 +52,6 @@ class ComposeStack:
         self._over = json.dumps({"services": {"app": {"environment": literal, "restart": "no"}}})
         self._containers: dict[int, str] = {}
         self._servers: dict[str, ComposeServer] = {}
-        self._lock = threading.Lock()
 
     @property
     def postgres(self) -> ComposeServer:
@@ -80,7 +78,7 @@ class ComposeStack:
             )
         except ComposeError as error:
             raise ComposeError(f"{error}{self._last_words()}") from None
-        self._find_apps(self._compose("ps", "--quiet", "app").split())
+        self._containers = self._by_number(self._compose("ps", "--quiet", "app").split())
         for service, probe in _PROBES.items():
             self._servers[service] = ComposeServer(self._compose("ps", "--quiet", service), service, probe)
 
@@ -109,14 +107,13 @@ class ComposeStack:
         Which of the containers has which of the addresses may change.
         """
         containers = [self._containers[number] for number in numbers]
-        running = [c for c in containers if _inspect([c])[0]["State"]["Running"]]
-        if running:
+        if running := [str(each["Id"]) for each in _inspect(containers) if each["State"]["Running"]]:
             docker.run("kill", "--signal", "KILL", *running)
         docker.run("start", *containers)
         deadline = time.monotonic() + READY_TIMEOUT_S
         for number in numbers:
             self._wait_ready(number, deadline)
-        self._find_apps(list(self._containers.values()))
+        self._containers |= self._by_number(containers)
 
     def _compose(self, *words: str, timeout_s: float = docker.ANSWER_TIMEOUT_S) -> str:
         # Compose passes on what the file names of the shell's environment: the app's settings come by `_over` alone.
@@ -133,16 +130,15 @@ class ComposeStack:
         files = ("--project-directory", str(ROOT), "--file", str(ROOT / "docker-compose.yaml"), "--file", "-")
         return docker.run("compose", *files, *words, text=self._over, environment=environment, timeout_s=timeout_s)
 
-    def _find_apps(self, containers: Sequence[str]) -> None:
-        """Note which container answers on which port: the engine deals out a range as it likes."""
+    def _by_number(self, containers: Sequence[str]) -> dict[int, str]:
+        """Which of these containers is which app, by its port: the engine deals out a range as it likes."""
         found = {}
         for each in _inspect(containers):
             for bound in each["NetworkSettings"]["Ports"].get(_HTTP_PORT) or ():
                 found[self._http_ports.index(int(bound["HostPort"]))] = str(each["Id"])
-        with self._lock:
-            if len(found) != self._apps:
-                raise ComposeError(f"{len(found)} of {self._apps} apps have a port")
-            self._containers = found
+        if len(found) != len(containers):
+            raise ComposeError(f"{len(found)} of {len(containers)} apps have a port: the others have ended")
+        return found
 
     def _wait_ready(self, number: int, deadline: float) -> None:
         host, port = self.address(number)
