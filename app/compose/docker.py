@@ -45,9 +45,13 @@ def require() -> None:
 
 
 def run(
-    *words: str, text: str = "", environment: Mapping[str, str] | None = None, timeout_s: float = ANSWER_TIMEOUT_S
+    *words: str,
+    text: str = "",
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = ANSWER_TIMEOUT_S,
+    with_errors: bool = False,
 ) -> str:
-    """What `docker WORDS`, given `text` to read, prints. Raises `ComposeError`.
+    """What `docker WORDS`, given `text` to read, prints; `with_errors` its standard error too. Raises `ComposeError`.
 
     It runs in a session of its own, so that Ctrl-C is for its caller; when that is interrupted, it is told to end.
     """
@@ -56,7 +60,7 @@ def run(
             ["docker", *words],  # noqa: S607 - wherever this user has it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if with_errors else subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="replace",
@@ -74,7 +78,7 @@ def run(
         _end(process)
         raise
     if process.returncode != 0:
-        raise ComposeError(_meaning(words, errors, process.returncode))
+        raise ComposeError(_meaning(words, errors or output, process.returncode))
     return output.strip()
 
 

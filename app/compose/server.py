@@ -47,6 +47,10 @@ class ComposeServer:
         docker.run("pause", self._container)
         self._is_suspended = True
 
+    def log(self) -> str:
+        """What it has logged so far, as far as Docker keeps it."""
+        return docker.run("logs", self._container, with_errors=True)
+
     def resume(self) -> None:
         """Let it go on after `suspend`. Harmless where it does already."""
         if self._is_suspended:

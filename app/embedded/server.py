@@ -149,6 +149,10 @@ class EmbeddedServer(ABC):
             pid = self.pid
             process_table.send([*process_table.descendants(pid), pid], signal.SIGCONT)
 
+    def log(self) -> str:
+        """What it has logged since its first start. Raises `EmbeddedError` before that."""
+        return self._require_started().log.read_text(encoding="utf-8", errors="replace")
+
     def __enter__(self) -> Self:
         self.start()
         return self

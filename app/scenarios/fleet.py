@@ -30,6 +30,9 @@ class Server(Protocol):
     def resume(self) -> None:
         """Let it go on after `suspend`."""
 
+    def log(self) -> str:
+        """What it has logged so far."""
+
 
 class Fleet(ABC):
     """PostgreSQL, Redis, and so many replicas of the app in mode `full` with `settings`. A context manager.
