@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Redis crashed, cut off and hung, and the app told to end: each under load, none with a failed request.
+# Redis crashed, cut off and hung, and the app told to end: each under load, none with a failed request. And the
+# scenarios, which break a stack of their own.
 
 FAULT_LOAD=(--concurrency 40 --ids 60 --duration 12)
 
@@ -67,6 +68,24 @@ drain_app() {
   [ "$exit_code" = 0 ] || { echo "exit status $exit_code"; return 1; }
   compose_run up -d --no-build "${PULL[@]}" --scale replica=0 --wait --wait-timeout 60
   request 200 "$HTTP/ready"
+}
+
+# scenario NAME [FLAG]...: its promises, but for those of a few milliseconds, which the rest of the machine may break.
+scenario() {
+  local status=0
+  .venv/bin/python -m app scenario "$1" --compose --out "$WORK/out" "${@:2}" || status=$?
+  [ "$status" -le 1 ] || return "$status"
+  json '"" if not [p for p in d["promises"] if not p["ok"] and not (p["bar"].endswith(" ms") and p["measured"].endswith(" ms"))] else 1 / 0' \
+    <"$WORK/out/scenario-$1.json" >/dev/null
+  json 'f"note: {sum(p[\"ok\"] for p in d[\"promises\"])} of {len(d[\"promises\"])} promises kept"' <"$WORK/out/scenario-$1.json"
+  [ -z "$(docker ps -aq --filter name=stampede-scenario-)$(docker volume ls -q --filter name=stampede-scenario-)" ] ||
+    { echo 'it left something behind'; return 1; }
+}
+
+scenario_checks() {
+  check 'scenario redis-outage --compose' scenario redis-outage --duration 6 --replicas 2 --rate 100
+  check 'scenario postgres-outage --compose' scenario postgres-outage --duration 6 --replicas 2 --rate 100
+  check 'scenario replica-crash --compose' scenario replica-crash --duration 3 --replicas 2 --rate 50
 }
 
 fault_checks() {

@@ -5,8 +5,9 @@ from app.scenarios.load_log import loads_in
 
 def entry(key: int, words: str = "parameters", mark: str = "AS template_load") -> str:
     return (
-        f"2026-01-01 00:00:00.000 UTC [7] LOG:  execute __asyncpg_stmt_1__: \n\t    SELECT t.id FROM pg_sleep($2) {mark}\n"
-        f"\t        LEFT JOIN templates AS t ON t.id = $1\n"
+        "2026-01-01 00:00:00.000 UTC [7] LOG:  execute __asyncpg_stmt_1__: \n"
+        f"\t    SELECT t.id FROM pg_sleep($2) {mark}\n"
+        "\t        LEFT JOIN templates AS t ON t.id = $1\n"
         f"2026-01-01 00:00:00.000 UTC [7] DETAIL:  {words}: $1 = '{key}', $2 = '0.02'\n"
     )
 
