@@ -22,6 +22,12 @@ class BudgetExceededError(TimeoutError):
     """No time is left for what was to be done, so it was not begun."""
 
 
+def begin(seconds: float) -> None:
+    """As `budget`, to the end of the running task: for a task that does nothing but this one thing."""
+    ends_at, outer = monotonic() + seconds, _ends_at.get()
+    _ends_at.set(ends_at if outer is None else min(ends_at, outer))
+
+
 @contextmanager
 def budget(seconds: float | None, *, clock: Clock = monotonic) -> Iterator[None]:
     """Within it at most so many seconds are left, and no more than an outer budget leaves; `None` adds no bound."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.api.grpc.call import Interceptor
 from app.api.grpc.interceptors.access_log import AccessLog
+from app.api.grpc.interceptors.budget import Budgets
 from app.api.grpc.interceptors.failures import Failures
 from app.api.grpc.interceptors.measures import Measures
 from app.api.grpc.interceptors.request_id import RequestIds
@@ -15,4 +16,4 @@ def interceptors(metrics: CallMetrics, *, access_log: AccessLog = AccessLog.FAIL
 
     What logs and measures stands outside of `Failures`, which tells it the status; all that may fail stands inside.
     """
-    return [access_log, Measures(metrics), Failures(), RequestIds()]
+    return [access_log, Measures(metrics), Failures(), RequestIds(), Budgets()]
