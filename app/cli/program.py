@@ -9,11 +9,14 @@ import typer
 from app import __version__
 from app.cli.demo import demo
 from app.cli.failure import CommandError
+from app.cli.get import get
+from app.cli.import_templates import import_templates
 from app.cli.loadtest import loadtest
 from app.cli.migrate import migrate
 from app.cli.scenario import scenario
 from app.cli.serve import serve
 from app.cli.up import up
+from app.cli.watch import watch
 
 program = typer.Typer(
     name="python -m app",
@@ -22,8 +25,9 @@ program = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, up, loadtest, scenario, serve, migrate):
+for command in (demo, up, loadtest, scenario, serve, migrate, get, watch):
     program.command()(command)
+program.command("import")(import_templates)
 
 
 @program.command()
