@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
     gRPC is to have TLS and a file can't be used.
     """
     metrics = Metrics(mode=settings.mode.value, version=__version__, ttl_s=settings.cache_ttl_s)
+    loop = asyncio.get_running_loop()
+    metrics.watch_tasks(lambda: len(asyncio.all_tasks(loop)))
     tls = _grpc_tls(settings, metrics)
     async with AsyncExitStack() as stack:
         database = await Database.connect(
@@ -135,6 +138,7 @@ def _grpc_options(settings: Settings) -> ServerOptions:
         max_send_bytes=settings.grpc_max_send_bytes,
         max_metadata_bytes=settings.grpc_max_metadata_bytes,
         max_streams=settings.grpc_max_streams,
+        compression_min_bytes=settings.grpc_compression_min_bytes,
         keepalive_time_s=settings.grpc_keepalive_time_s,
         keepalive_timeout_s=settings.grpc_keepalive_timeout_s,
         min_ping_interval_s=settings.grpc_min_ping_interval_s,

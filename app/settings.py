@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     grpc_max_streams: int = Field(
         1024, ge=1, le=1_000_000, description="Most calls at a time on one connection; clients queue those past it."
     )
+    grpc_compression_min_bytes: int = Field(
+        1024,
+        ge=0,
+        le=1 << 30,
+        description="Smallest response message that is compressed where the client accepts that; 0 compresses none.",
+    )
     grpc_keepalive_time_s: Seconds = Field(60.0, description="How long a connection may be silent before it is probed.")
     grpc_keepalive_timeout_s: Seconds = Field(
         20.0, description="How long a probe may stay unanswered before the connection is given up."

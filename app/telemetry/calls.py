@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
 EXPECTED_STATUSES = ("OK", "INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNKNOWN")
 """Those whose series exist from the start: a series that begins above zero shows no rise."""
+STREAM_KINDS = ("server_streaming", "client_streaming", "bidi_streaming")
 REFUSALS = ("unauthenticated", "rate_limited", "invalid_metadata", "malformed_message", "unknown_method")
 
 
@@ -51,6 +52,9 @@ class CallMetrics:
         self.in_flight_requests = PlainGauge(
             "grpc_in_flight_requests", "gRPC calls being answered now, streams included.", registry=registry
         )
+        self.open_streams = Gauge(
+            "grpc_open_streams", "gRPC calls under way that stream, by kind.", ["kind"], registry=registry
+        )
         self.messages = PlainCounter(
             "grpc_messages",
             "Messages of gRPC calls, by method and direction: `received` from clients, `sent` to them.",
@@ -63,6 +67,8 @@ class CallMetrics:
         self.in_flight = self.in_flight_requests.count
         for why in REFUSALS:
             self.refusals.child(why)
+        for kind in STREAM_KINDS:
+            self.open_streams.labels(kind)
 
     def method(self, name: str) -> MethodMetrics:
         """The series of one method, which exist from now on."""

@@ -150,6 +150,9 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self._tasks = Gauge(
+            "event_loop_tasks", "Tasks of the event loop: requests, calls and background work.", registry=registry
+        )
         self._draining = Gauge("draining", "1 from the moment the process was told to end.", registry=registry)
         self._info = Gauge("app_info", "Always 1; the labels say what runs.", ["mode", "version"], registry=registry)
 
@@ -244,6 +247,10 @@ class Metrics:
         """Ask these at each scrape."""
         self._l1_entries.set_function(entries)
         self._l1_bytes.set_function(size_bytes)
+
+    def watch_tasks(self, tasks: Callable[[], int]) -> None:
+        """Ask this at each scrape."""
+        self._tasks.set_function(tasks)
 
     def watch_pending(self, pending: Callable[[], int]) -> None:
         """Ask this at each scrape."""

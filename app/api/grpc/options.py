@@ -19,6 +19,8 @@ class ServerOptions:
     """Most metadata of a call, names included; a call with more is refused before it reaches a method."""
     max_streams: int = 1024
     """Most calls at a time on one connection; clients queue those past it."""
+    compression_min_bytes: int = 1024
+    """Smallest response message that is compressed where the client accepts that; 0 compresses none."""
     keepalive_time_s: float = 60.0
     """How long a connection may be silent before it is probed."""
     keepalive_timeout_s: float = 20.0
@@ -48,6 +50,9 @@ class ServerOptions:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(self.min_ping_interval_s)),
         ]
+        if self.compression_min_bytes:
+            # A level applies to what the client says that it accepts, an algorithm to all. The lowest prefers gzip.
+            arguments.append(("grpc.default_compression_level", 1))
         if self.max_connection_age_s:
             arguments.append(("grpc.max_connection_age_ms", _ms(self.max_connection_age_s)))
             if self.max_connection_age_grace_s:

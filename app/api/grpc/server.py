@@ -13,8 +13,10 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from app.api.grpc.call import Interceptor
 from app.api.grpc.chain import Chain
+from app.api.grpc.gate import Gate
 from app.api.grpc.health import HealthServicer
 from app.api.grpc.hits import Fresh, Hits
+from app.api.grpc.interceptors.compression import Compression
 from app.api.grpc.interceptors.failures import Failures
 from app.api.grpc.options import ServerOptions
 from app.api.grpc.reflection import REFLECTION_SERVICES, Descriptions, ReflectionServicer
@@ -49,10 +51,12 @@ class GrpcServer:
     ) -> None:
         """With `tls` nothing is served in plain text."""
         self._servicer = TemplateServicer(service, None if fresh is None else Hits(fresh))
-        self._interceptors = interceptors
         self._host = host
         self._port = port
         self._options = ServerOptions() if options is None else options
+        self._interceptors = list(interceptors)
+        if self._options.compression_min_bytes:
+            self._interceptors.append(Compression(self._options.compression_min_bytes))
         self._tls = tls
         self._server: grpc.aio.Server | None = None
         self._health = HealthServicer([SERVICE])
@@ -60,7 +64,9 @@ class GrpcServer:
         if self._options.reflection:
             described = Descriptions([SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES], [error_details_pb2.DESCRIPTOR])
             self._reflection = ReflectionServicer(described)
+        self._gate = Gate()
         self._stopping: asyncio.Task[None] | None = None
+        self._told_to_go = asyncio.Event()
         self._is_cut_off = False
 
     async def start(self) -> int:
@@ -69,7 +75,7 @@ class GrpcServer:
         Raises `OSError`, naming the address, where it cannot be listened on.
         """
         server = grpc.aio.server(options=self._options.channel_arguments())
-        chain = Chain(self._interceptors)
+        chain = Chain([*self._interceptors, self._gate])
         add_TemplateServiceServicer_to_server(self._servicer, chain)  # type: ignore[no-untyped-call]
         add_HealthServicer_to_server(self._health, chain)
         if self._reflection is not None:
@@ -90,8 +96,9 @@ class GrpcServer:
         Those that are still running after `timeout_s` seconds are cancelled. Returns when none is left to answer. A
         second drain with less patience hastens the first. Has no effect on a server that was not started.
 
-        gRPC itself cancels a call that arrives in the instant in which the GOAWAY goes out: `set_serving(False)` some
-        time before keeps clients that watch health from sending one.
+        Calls that come while it begins are held for a moment, see `Gate`. What a client sends after that and before it
+        has seen the GOAWAY is cancelled by gRPC itself: `set_serving(False)` some time before keeps clients that watch
+        health from sending any.
         """
         self._health.close()
         if self._reflection is not None:
@@ -99,14 +106,24 @@ class GrpcServer:
         if self._server is None:
             return
         if self._stopping is None:
-            # Without end, and cut short below: gRPC crashes the process where the periods of two stops end together.
-            self._stopping = asyncio.create_task(self._server.stop(ENDLESS_S))
+            self._stopping = asyncio.create_task(self._stop(self._server))
         await asyncio.wait({self._stopping}, timeout=timeout_s)
         if not self._stopping.done() and not self._is_cut_off:
             self._is_cut_off = True
+            self._gate.hurry()
+            await self._told_to_go.wait()
             await self._server.stop(None)
         await asyncio.wait({self._stopping})
         self._stopping.result()
+
+    async def _stop(self, server: grpc.aio.Server) -> None:
+        await self._gate.shut()
+        # Without end, and cut short above: gRPC crashes the process where the periods of two stops end together.
+        stopped = asyncio.ensure_future(server.stop(ENDLESS_S))
+        await asyncio.sleep(0)  # its first step sends the GOAWAY
+        self._gate.open()
+        self._told_to_go.set()
+        await stopped
 
     async def _bind(self, server: grpc.aio.Server) -> int:
         address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"

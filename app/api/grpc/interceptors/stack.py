@@ -7,6 +7,7 @@ from app.api.grpc.interceptors.access_log import AccessLog
 from app.api.grpc.interceptors.budget import Budgets
 from app.api.grpc.interceptors.failures import Failures
 from app.api.grpc.interceptors.measures import Measures
+from app.api.grpc.interceptors.open_streams import OpenStreams
 from app.api.grpc.interceptors.request_id import RequestIds
 from app.telemetry.calls import CallMetrics
 
@@ -16,4 +17,4 @@ def interceptors(metrics: CallMetrics, *, access_log: AccessLog = AccessLog.FAIL
 
     What logs and measures stands outside of `Failures`, which tells it the status; all that may fail stands inside.
     """
-    return [access_log, Measures(metrics), Failures(), RequestIds(), Budgets()]
+    return [access_log, Measures(metrics), OpenStreams(metrics), Failures(), RequestIds(), Budgets()]
