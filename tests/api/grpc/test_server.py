@@ -64,7 +64,7 @@ async def test_a_drain_lets_calls_in_flight_finish_and_takes_no_new_ones(running
     call = asyncio.ensure_future(running.get(1))
     await asyncio.wait_for(running.cache.begun.wait(), 5)
     drain = asyncio.ensure_future(running.server.drain(30))
-    await asyncio.wait({drain}, timeout=0.05)
+    await asyncio.wait_for(running.server._told_to_go.wait(), 5)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as late:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await late.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
