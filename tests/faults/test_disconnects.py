@@ -77,7 +77,7 @@ async def start(database_url: str, redis_url: str) -> AsyncIterator[Start]:
 
         def left() -> list[asyncio.Task[object]]:
             # gRPC waits for the next call in a task, a new one after each call.
-            return [t for t in asyncio.all_tasks() - at_start - {own} if "_request_registered_call" not in repr(t)]
+            return [t for t in asyncio.all_tasks() - at_start - {own} if "AioServer._request_" not in repr(t)]
 
         await until(lambda: not left(), "no task is left", 2.0)
 
