@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api.grpc.interceptors.access_log import AccessLog
-from app.api.grpc.interceptors.stack import interceptors
+from app.api.grpc.interceptors.stack import CallPolicy, interceptors
 from app.api.grpc.options import ServerOptions
 from app.api.grpc.server import GrpcServer
 from app.api.grpc.tls import ServerTls, TlsFiles
@@ -123,12 +123,23 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             service,
             settings.grpc_host,
             settings.grpc_port,
-            interceptors=interceptors(metrics.calls, access_log=AccessLog(settings.grpc_access_log)),
+            interceptors=interceptors(metrics.calls, _grpc_policy(settings)),
             fresh=loader.fresh,
             options=_grpc_options(settings),
             tls=tls,
         )
         yield Runtime(settings, metrics, health, service, http_app, grpc)
+
+
+def _grpc_policy(settings: Settings) -> CallPolicy:
+    return CallPolicy(
+        access_log=AccessLog(settings.grpc_access_log),
+        tokens=settings.grpc_tokens_by_name,
+        open_health=settings.grpc_open_health,
+        open_reflection=settings.grpc_open_reflection,
+        rate_per_s=settings.grpc_rate_limit_per_s,
+        rate_burst=settings.grpc_rate_burst,
+    )
 
 
 def _grpc_options(settings: Settings) -> ServerOptions:

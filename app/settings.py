@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -14,6 +15,12 @@ ENV_PREFIX = "APP_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+_MAX_TOKENS = 100
+_MIN_TOKEN_CHARS = 16
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/-]{{{_MIN_TOKEN_CHARS},510}}={{0,2}}")  # RFC 6750's b64token
 
 
 class Mode(StrEnum):
@@ -93,6 +100,18 @@ class Settings(BaseSettings):
     grpc_tls_client_ca_file: str = Field(
         "", description="PEM file with the certificates that must have signed clients' own (mTLS); empty asks for none."
     )
+    grpc_tokens: str = Field(
+        "",
+        description="Secret: the bearer tokens that gRPC calls must come with, each behind its client's name, as in "
+        "`name:token,name:token`; empty asks for none.",
+        repr=False,
+    )
+    grpc_open_health: bool = Field(True, description="gRPC health checks need no token.")
+    grpc_open_reflection: bool = Field(True, description="gRPC reflection needs no token.")
+    grpc_rate_limit_per_s: float = Field(
+        0.0, ge=0, le=1_000_000, description="gRPC calls a second that are taken from one client; 0 for no limit."
+    )
+    grpc_rate_burst: int = Field(100, ge=1, le=1_000_000, description="Calls that it may make at once after a rest.")
     grpc_access_log: str = Field(
         "failed", pattern=r"^(off|failed|all)$", description="Which gRPC calls get a log line each, at level `info`."
     )
@@ -205,6 +224,17 @@ class Settings(BaseSettings):
             raise ValueError("must be redis://user:password@host:port/number, special characters percent-encoded")
         return url
 
+    @field_validator("grpc_tokens")
+    @classmethod
+    def _are_tokens(cls, tokens: str) -> str:
+        _tokens_by_name(tokens)
+        return tokens
+
+    @property
+    def grpc_tokens_by_name(self) -> dict[str, str]:
+        """The bearer tokens by their clients' names."""
+        return _tokens_by_name(self.grpc_tokens)
+
     @property
     def lease_life_s(self) -> float:
         """The longest life of a lease: as set, or twice the load deadline."""
@@ -221,6 +251,27 @@ class Settings(BaseSettings):
         if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
             raise ValueError("APP_GRPC_TLS_CLIENT_CA_FILE needs APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE")
         return self
+
+
+def _tokens_by_name(text: str) -> dict[str, str]:
+    """Raises `ValueError` without a word of any token."""
+    tokens: dict[str, str] = {}
+    for number, item in enumerate(text.split(",") if text.strip() else [], 1):
+        name, colon, token = item.strip().partition(":")
+        if not colon or not _CLIENT_NAME.fullmatch(name):
+            raise ValueError(f"entry {number} must read name:token, the name of letters, digits, dot, dash, underscore")
+        if not _TOKEN.fullmatch(token):
+            raise ValueError(
+                f"the token of {name} must have {_MIN_TOKEN_CHARS} to 512 letters, digits and characters of -._~+/="
+            )
+        if name in tokens:
+            raise ValueError(f"{name} is there twice")
+        if token in tokens.values():
+            raise ValueError(f"{name} has the token of another")
+        tokens[name] = token
+    if len(tokens) > _MAX_TOKENS:
+        raise ValueError(f"at most {_MAX_TOKENS} tokens, there are {len(tokens)}")
+    return tokens
 
 
 def load_settings() -> Settings:

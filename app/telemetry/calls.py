@@ -70,6 +70,10 @@ class CallMetrics:
         for kind in STREAM_KINDS:
             self.open_streams.labels(kind)
 
+    def refused(self, why: str) -> None:
+        """A call was refused before the service was asked; `why` is one of few."""
+        self.refusals.child(why).value += 1
+
     def method(self, name: str) -> MethodMetrics:
         """The series of one method, which exist from now on."""
         return MethodMetrics(

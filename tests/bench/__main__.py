@@ -16,12 +16,13 @@ from app.embedded.errors import EmbeddedError
 from app.report.files import ReportError, write_json
 from app.report.machine import machine, packages
 from tests.bench.figure import FULL, QUICK, BenchError, Effort, Result, Subject
+from tests.bench.grpc_hit import GRPC_UNARY_HIT
 from tests.bench.http_hit import HTTP_HIT
 from tests.bench.l1_read import L1_READ
 from tests.bench.memory import MEMORY
 from tests.bench.singleflight import OVERHEAD, SHARED
 
-SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, MEMORY)
+SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, GRPC_UNARY_HIT, MEMORY)
 NAMES = [figure.name for subject in SUBJECTS for figure in subject.figures]
 RUNS = 5
 """Medians are of so many runs."""
@@ -77,7 +78,7 @@ def _show(results: Sequence[Result], title: str, console: Console) -> None:
     for baseline in dict.fromkeys(result.figure.baseline for result in results):
         of = ", ".join(result.figure.name for result in results if result.figure.baseline == baseline)
         console.print(f"baseline of {of}: {baseline}")
-    for label, value in [*machine(), ("Packages", packages(["uvloop", "uvicorn", "httptools", "fastapi"]))]:
+    for label, value in [*machine(), ("Packages", packages(["uvloop", "uvicorn", "httptools", "fastapi", "grpcio"]))]:
         console.print(f"{label}: {value}")
 
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
 from app.embedded.stack import EmbeddedStack
 from tests.bench import servers
 from tests.bench.figure import BenchError, Effort, Figure, Run, Subject
 from tests.bench.load import load
-from tests.bench.servers import Server
+from tests.bench.servers import Cost, Server
 
 TARGET = "/template-details?id=1"
-_LOADS = re.compile(rb"^db_hits_total (\S+)$", re.MULTILINE)
-
-
-class _Cost(NamedTuple):
-    """Of a request, in processor time of the server; and requests a second."""
-
-    cpu_us: float
-    rps: float
 
 
 def _http_hit(effort: Effort) -> dict[str, Run]:
@@ -31,24 +20,17 @@ def _http_hit(effort: Effort) -> dict[str, Run]:
         with servers.bare(cached) as bare:
             for server in (app, bare):
                 load(server.url, [TARGET], seconds=effort.warm_up_s)
-            loads = _database_loads(app)
+            loads = app.database_loads()
             ours, theirs = _measure(app, effort), _measure(bare, effort)
-            if _database_loads(app) != loads:
+            if app.database_loads() != loads:
                 raise BenchError("not every request was served from the cache")
     return {"http_hit": Run(ours.cpu_us, theirs.cpu_us), "http_hit_rps": Run(ours.rps, theirs.rps)}
 
 
-def _measure(server: Server, effort: Effort) -> _Cost:
+def _measure(server: Server, effort: Effort) -> Cost:
     before = server.cpu_s()
     done = load(server.url, [TARGET], seconds=effort.load_s)
-    return _Cost((server.cpu_s() - before) / done.requests * 1e6, done.requests / done.seconds)
-
-
-def _database_loads(app: Server) -> float:
-    found = _LOADS.search(app.get("/metrics").body)
-    if found is None:
-        raise BenchError("the app shows no db_hits_total")
-    return float(found[1])
+    return Cost((server.cpu_s() - before) / done.requests * 1e6, done.requests / done.seconds)
 
 
 _BASELINE = "a bare ASGI callable that sends the same bytes on the same uvicorn"

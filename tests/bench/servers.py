@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.bench.figure import BenchError
 
 ADDED_BY_UVICORN = frozenset({"date"})
 STOP_TIMEOUT_S = 10.0
+_LOADS = re.compile(rb"^db_hits_total (\S+)$", re.MULTILINE)
 
 
 class Answer(NamedTuple):
@@ -30,16 +32,31 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Cost(NamedTuple):
+    """Of a request, in processor time of the server; and requests a second."""
+
+    cpu_us: float
+    rps: float
+
+
 class Server(NamedTuple):
-    """A running server and its process' own accounting."""
+    """A running server, by HTTP and gRPC as far as it speaks them, and its process' own accounting."""
 
     url: str
+    grpc_target: str
     process: psutil.Process
 
     def cpu_s(self) -> float:
         """Processor time of the process since it began, user and system, all threads."""
         times = self.process.cpu_times()
         return times.user + times.system
+
+    def database_loads(self) -> float:
+        """How many the app has counted."""
+        found = _LOADS.search(self.get("/metrics").body)
+        if found is None:
+            raise BenchError("the app shows no db_hits_total")
+        return float(found[1])
 
     def rss_mb(self) -> float:
         """Resident memory, in 10^6 bytes."""
@@ -73,14 +90,33 @@ def app(stack: EmbeddedStack) -> Iterator[Server]:
         "APP_LOG_LEVEL": "warning",
     }
     with Replica(settings) as replica:
-        yield Server(replica.http_url, psutil.Process(replica.pid))
+        yield Server(replica.http_url, replica.grpc_target, psutil.Process(replica.pid))
 
 
 @contextmanager
 def bare(answer: Answer) -> Iterator[Server]:
     """A bare ASGI callable that gives `answer` to everything, on the app's uvicorn, event loop and parser."""
+    body = base64.b64encode(answer.body).decode("ascii")
+    with _program("tests.bench.bare", {"headers": answer.headers, "body": body}) as (port, process):
+        server = Server(f"http://127.0.0.1:{port}", "", process)
+        if server.get("/") != answer:
+            raise BenchError("the bare server does not send what the app sends")
+        yield server
+
+
+@contextmanager
+def bare_grpc(method: str, message: bytes) -> Iterator[Server]:
+    """A bare grpc.aio handler that answers `method`, such as `/package.Service/Method`, with `message`."""
+    document = {"method": method, "message": base64.b64encode(message).decode("ascii")}
+    with _program("tests.bench.bare_grpc", document) as (port, process):
+        yield Server("", f"127.0.0.1:{port}", process)
+
+
+@contextmanager
+def _program(module: str, document: object) -> Iterator[tuple[int, psutil.Process]]:
+    """A module that reads one line of JSON, prints the port that it serves, and ends with its standard input."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.bare"],
+        [sys.executable, "-m", module],
         cwd=Path(__file__).resolve().parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -89,16 +125,12 @@ def bare(answer: Answer) -> Iterator[Server]:
         assert stdin is not None
         assert stdout is not None
         try:
-            document = {"headers": answer.headers, "body": base64.b64encode(answer.body).decode("ascii")}
             stdin.write(json.dumps(document).encode("ascii") + b"\n")
             stdin.flush()
             port = stdout.readline().strip()
             if not port:
                 raise BenchError("the bare server did not start")
-            server = Server(f"http://127.0.0.1:{int(port)}", psutil.Process(process.pid))
-            if server.get("/") != answer:
-                raise BenchError("the bare server does not send what the app sends")
-            yield server
+            yield int(port), psutil.Process(process.pid)
         finally:
             stdin.close()
             try:

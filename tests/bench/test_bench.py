@@ -47,6 +47,8 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "l1_read_ns",
         "http_hit",
         "http_hit_rps",
+        "grpc_unary_hit",
+        "grpc_unary_hit_rps",
         "rss_mb_idle",
         "rss_mb_after_100k",
     ]

@@ -9,7 +9,9 @@ from typing import Any
 import grpc
 
 from app.api.grpc.call import Behaviour, Call, Method
+from app.api.grpc.errors import CallError
 from app.api.grpc.statuses import DETAILS_KEY, rpc_status, status_of
+from app.telemetry.calls import CallMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ class Failures:
     An error of the tables is told to the client; any other is a bug, which is logged and told as INTERNAL with a fixed
     text. Cancellation passes: it means that the caller has gone or that its deadline has passed.
     """
+
+    def __init__(self, metrics: CallMetrics | None = None) -> None:
+        self._metrics = metrics
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:  # noqa: ARG002 - alike for all methods
         async def ended_by_status(request: Any, call: Call) -> bytes | None:
@@ -38,6 +43,8 @@ class Failures:
                 )
                 raise
             except Exception as error:
+                if self._metrics is not None and isinstance(error, CallError):
+                    self._metrics.refused(error.code)
                 await _abort(call, error)
                 raise  # not reached: to abort is to raise
             code = call.context.code()
