@@ -44,8 +44,9 @@ from app.health import Health
 from app.service import TemplateService, to_payload
 from app.settings import Mode, Settings
 from app.storage.changes import Change, ChangeFeed, Position
+from app.storage.imports import ImportLimits
 from app.storage.migrate import migrate
-from app.storage.postgres import Database
+from app.storage.postgres import ANSWER_GRACE_S, Database
 from app.storage.templates import TemplateRepository
 from app.telemetry.metrics import Metrics
 
@@ -105,7 +106,15 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
         stack.push_async_callback(database.close, CLOSE_TIMEOUT_S)
         if settings.database_migrate:
             await migrate(settings.database_url, connect_timeout_s=settings.database_connect_timeout_s)
-        repository = TemplateRepository(database, settings.load_delay_ms, metrics.loaded)
+        repository = TemplateRepository(
+            database,
+            settings.load_delay_ms,
+            metrics.loaded,
+            import_limits=_import_limits(settings),
+            on_request=metrics.write_request,
+            on_import=metrics.import_ended,
+        )
+        metrics.watch_imports(lambda: repository.imports_in_flight)
         loader, remote = await _loader(settings, repository, metrics, stack)
         service = TemplateService(repository, _ByTemplate(loader))
         health = Health({"cache": remote.answers, "database": partial(_answers, database)})
@@ -166,6 +175,15 @@ def _grpc_tls(settings: Settings, metrics: Metrics) -> ServerTls | None:
         Path(settings.grpc_tls_cert_file), Path(settings.grpc_tls_key_file), Path(client_ca) if client_ca else None
     )
     return ServerTls(files, metrics.certificate_reloaded)
+
+
+def _import_limits(settings: Settings) -> ImportLimits:
+    return ImportLimits(
+        concurrent=settings.imports_at_once,
+        idle_s=settings.import_idle_timeout_s,
+        answer_s=settings.database_statement_timeout_s + ANSWER_GRACE_S,
+        total_s=settings.import_timeout_s,
+    )
 
 
 async def _loader(
@@ -406,6 +424,9 @@ class _ByTemplate:
 
     async def written(self, template_id: int, version: int, payload: bytes | None) -> None:
         await self._loader.written(str(template_id), version, payload)
+
+    async def outdated(self, template_id: int, version: int) -> None:
+        await self._loader.outdated(str(template_id), version)
 
 
 async def _load(repository: TemplateRepository, key: str) -> Loaded:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from app.concurrency.breaker import BreakerOpenError
 from app.concurrency.bulkhead import BulkheadFullError, BulkheadTimeoutError
@@ -21,8 +23,9 @@ from app.domain.errors import (
     StorageUnavailableError,
     TemplateNotFoundError,
 )
-from app.domain.ports import Cache, Reading, Repository
-from app.domain.template import Template, TemplateDraft, check_id
+from app.domain.ports import Cache, ImportBatch, ImportSummary, Reading, Repository, Written
+from app.domain.template import Template, TemplateDraft, TemplatePatch, check_id
+from app.domain.write_request import check_request_id
 
 MAX_PAGE = 100
 
@@ -81,24 +84,66 @@ class TemplateService:
         assert payload is not None  # noqa: S101 - read() promises it
         return from_payload(payload)
 
-    async def create(self, draft: TemplateDraft) -> Template:
-        template = await self._repository.create(draft)
-        await self._cache.written(template.id, template.version, to_payload(template))
-        return template
+    async def create(self, draft: TemplateDraft, request_id: str | None = None) -> Template:
+        """A new template. With a `request_id`, here as in the other writes, see `Repository`."""
+        written = await self._repository.create(draft, _checked(request_id))
+        return await self._told(written)
 
-    async def update(self, template_id: int, draft: TemplateDraft, expected: frozenset[int] | None = None) -> Template:
-        """Replace name and body; with `expected`, only if the version is one of those."""
+    async def update(
+        self,
+        template_id: int,
+        patch: TemplatePatch,
+        expected: frozenset[int] | None = None,
+        request_id: str | None = None,
+    ) -> Template:
+        """Write what the patch has; with `expected`, only if the version is one of those."""
         check_id(template_id)
-        template = await self._repository.update(template_id, draft, expected)
-        await self._cache.written(template_id, template.version, to_payload(template))
-        return template
+        written = await self._repository.update(template_id, patch, expected, _checked(request_id))
+        return await self._told(written)
 
-    async def delete(self, template_id: int, expected: frozenset[int] | None = None) -> None:
-        """Delete; with `expected`, only if the version is one of those."""
+    async def delete(
+        self, template_id: int, expected: frozenset[int] | None = None, request_id: str | None = None
+    ) -> int:
+        """Delete; with `expected`, only if the version is one of those. Returns the deletion's own version."""
         check_id(template_id)
-        version = await self._repository.delete(template_id, expected)
-        await self._cache.written(template_id, version, None)
+        deletion = await self._repository.delete(template_id, expected, _checked(request_id))
+        if deletion.is_repeat:
+            await _to_end(self._cache.outdated(template_id, deletion.answer))
+        else:
+            await _to_end(self._cache.written(template_id, deletion.answer, None))
+        return deletion.answer
+
+    async def import_all(self, batches: AsyncIterator[ImportBatch]) -> ImportSummary:
+        """Make many templates, all of them or none; see `Repository.import_all`.
+
+        The cache is not told: it holds nothing of ids that were not there, but the knowledge that they were not, which
+        the database's announcement ends.
+        """
+        return (await self._repository.import_all(batches)).answer
 
     async def page(self, after_id: int, limit: int) -> Sequence[Template]:
         """At most `limit` templates with ids above `after_id`, by id, from the database."""
         return await self._repository.page(after_id, limit)
+
+    async def _told(self, written: Written[Template]) -> Template:
+        template = written.answer
+        if written.is_repeat:
+            # It may have been written again since: what was true then is not to be kept as if it were true now.
+            await _to_end(self._cache.outdated(template.id, template.version))
+        else:
+            await _to_end(self._cache.written(template.id, template.version, to_payload(template)))
+        return template
+
+
+def _checked(request_id: str | None) -> str | None:
+    return None if request_id is None else check_request_id(request_id)
+
+
+async def _to_end(telling: Coroutine[Any, Any, None]) -> None:
+    """Await it, and where the caller is cancelled meanwhile, to its end nevertheless: the write is committed."""
+    task = asyncio.ensure_future(telling)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

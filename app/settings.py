@@ -127,6 +127,15 @@ class Settings(BaseSettings):
     database_start_timeout_s: Seconds = Field(10.0, description="How long to try for PostgreSQL at start.")
     database_migrate: bool = Field(True, description="Apply pending migrations at start.")
 
+    import_concurrent: int = Field(
+        0,
+        ge=0,
+        description="Most imports at a time, each with a connection of the pool; more are refused. "
+        "0 for a quarter of the pool, at least one.",
+    )
+    import_idle_timeout_s: Seconds = Field(10.0, description="Longest wait of an import for its caller's next message.")
+    import_timeout_s: Seconds = Field(600.0, description="Longest time of an import, its caller's pauses included.")
+
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="Redis or Valkey, as a `redis://` URL; a cluster as `redis+cluster://`, with `host:port` of one or "
@@ -240,10 +249,17 @@ class Settings(BaseSettings):
         """The longest life of a lease: as set, or twice the load deadline."""
         return self.lease_s or 2 * self.load_deadline_s
 
+    @property
+    def imports_at_once(self) -> int:
+        """The most imports at a time: as set, or a quarter of the pool's connections."""
+        return self.import_concurrent or max(1, self.database_pool_max // 4)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Settings:
         if self.database_pool_min > self.database_pool_max:
             raise ValueError("APP_DATABASE_POOL_MIN must not be above APP_DATABASE_POOL_MAX")
+        if self.import_concurrent >= self.database_pool_max:
+            raise ValueError("APP_IMPORT_CONCURRENT must be below APP_DATABASE_POOL_MAX, or imports can take all of it")
         if self.load_delay_ms >= 1000 * self.database_statement_timeout_s:
             raise ValueError("APP_LOAD_DELAY_MS must be below APP_DATABASE_STATEMENT_TIMEOUT_S, or every load fails")
         if bool(self.grpc_tls_cert_file) != bool(self.grpc_tls_key_file):

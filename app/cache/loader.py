@@ -168,6 +168,11 @@ class Loader:
             await self._remote.put(key, entry)  # first, so that no reader in between finds nothing and loads
         await self._recovery.invalidate(key, version)
 
+    async def outdated(self, key: str, version: int) -> None:
+        """As `written`, where the value of `key` is not known, only that it got as far as `version`."""
+        self._pass_over(key, version)
+        await self._recovery.invalidate(key, version)
+
     def changed(self, changes: Sequence[tuple[str, int]]) -> None:
         """The origin announced these keys' new versions: nothing below them is stored or served from now on."""
         for key, version in changes:

@@ -29,6 +29,10 @@ class InvalidInputError(DomainError):
         super().__init__("; ".join(f"{v.field}: {v.reason}" for v in violations))
         self.violations = violations
 
+    def within(self, path: str) -> InvalidInputError:
+        """The same where the input is a part of a larger one: `name` becomes `path.name`."""
+        return InvalidInputError(*(Violation(f"{path}.{v.field}", v.reason) for v in self.violations))
+
 
 class TemplateNotFoundError(DomainError):
     """No template has this id."""
@@ -51,6 +55,16 @@ class VersionMismatchError(DomainError):
         self.current = current
 
 
+class RequestIdReusedError(DomainError):
+    """The request id was given before, to a write of another kind or content; nothing was done."""
+
+    code = "request_id_reused"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the request id {request_id!r} was used for another write: a new write needs a new id")
+        self.request_id = request_id
+
+
 class StorageUnavailableError(DomainError):
     """The database cannot be reached or did not answer in time; try again in `retry_after_s` seconds."""
 
@@ -66,8 +80,10 @@ class OverloadedError(DomainError):
 
     code = "overloaded"
 
-    def __init__(self, retry_after_s: float = 1.0) -> None:
-        super().__init__("too many requests are waiting for the same data")
+    def __init__(
+        self, retry_after_s: float = 1.0, text: str = "too many requests are waiting for the same data"
+    ) -> None:
+        super().__init__(text)
         self.retry_after_s = retry_after_s
 
 
@@ -76,5 +92,5 @@ class DeadlineExceededError(DomainError):
 
     code = "deadline_exceeded"
 
-    def __init__(self) -> None:
-        super().__init__("the answer did not come in time")
+    def __init__(self, text: str = "the answer did not come in time") -> None:
+        super().__init__(text)

@@ -25,22 +25,33 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateDraft:
-    """What a client may write: all of a template that is not assigned by the store.
+class TemplatePatch:
+    """What a client may write of a template that exists; `None` leaves a field as it is.
 
     Raises `InvalidInputError`, naming every broken rule at once.
     """
 
-    name: str
-    body: str
+    name: str | None = None
+    body: str | None = None
 
     def __post_init__(self) -> None:
-        violations = [*_text_violations("name", self.name, MAX_NAME_CHARS)]
-        if not self.name.strip():
-            violations.append(Violation("name", "must not be blank"))
-        violations += _text_violations("body", self.body, MAX_BODY_CHARS)
+        violations: list[Violation] = []
+        if self.name is not None:
+            violations += _text_violations("name", self.name, MAX_NAME_CHARS)
+            if not self.name.strip():
+                violations.append(Violation("name", "must not be blank"))
+        if self.body is not None:
+            violations += _text_violations("body", self.body, MAX_BODY_CHARS)
         if violations:
             raise InvalidInputError(*violations)
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateDraft(TemplatePatch):
+    """All of a template that is not assigned by the store: what a new one is made of, and a patch that writes all."""
+
+    name: str
+    body: str
 
 
 def check_id(template_id: int) -> int:
@@ -56,6 +67,8 @@ def _text_violations(field: str, text: str, max_chars: int) -> list[Violation]:
         violations.append(Violation(field, f"must have at most {max_chars} characters, has {len(text)}"))
     if "\x00" in text:
         violations.append(Violation(field, "must not contain the character U+0000"))
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         violations.append(Violation(field, "must not contain a lone surrogate"))
     return violations

@@ -162,6 +162,22 @@ class Database:
         finally:
             await self._release(connection, release_timeout_s)
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PooledConnection]:
+        """A connection in a transaction, which is committed where the body ends well, and undone where it does not.
+
+        Raises as `connection` does. Where the commit itself is cancelled or lost it may have been carried out.
+        """
+        async with self.connection() as connection:
+            await connection.execute("BEGIN")
+            try:
+                yield connection
+                await connection.execute("COMMIT")
+            except BaseException as error:
+                cancelled = isinstance(error, asyncio.CancelledError)
+                await _roll_back(connection, CANCEL_TIMEOUT_S if cancelled else RELEASE_TIMEOUT_S)
+                raise
+
     async def read(self, work: Callable[[PooledConnection], Awaitable[T]]) -> T:
         """What `work` returns for a connection; raises as `connection` does.
 
@@ -283,6 +299,19 @@ def _outage(error: Exception, connection: Connection | PooledConnection) -> Stor
     if isinstance(error, _BUSY):
         return StorageUnavailableError()
     return None
+
+
+async def _roll_back(connection: PooledConnection, timeout_s: float) -> None:
+    """Undoes the transaction, or ends the connection, which undoes it too. Harmless where there is none."""
+    if _is_gone(connection):
+        return
+    try:
+        async with asyncio.timeout(timeout_s):
+            await connection.execute("ROLLBACK")
+    except (OSError, asyncpg.PostgresError, *_DRIVER_STATE) as error:
+        logger.warning("a transaction was undone by ending its connection: %s", _reason(error))
+        if not _is_gone(connection):
+            connection.terminate()
 
 
 def _is_gone(connection: Connection | PooledConnection) -> bool:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final, TypeVar
 
 import asyncpg
 
 from app.domain.errors import TemplateNotFoundError, VersionMismatchError
-from app.domain.template import MAX_ID, Template, TemplateDraft, check_id
+from app.domain.ports import ImportBatch, ImportSummary, Written
+from app.domain.template import MAX_ID, Template, TemplateDraft, TemplatePatch, check_id
+from app.domain.write_request import Fingerprint
+from app.storage.imports import DEFAULT_LIMITS, ImportEnd, ImportLimits, TemplateImports
 from app.storage.postgres import Database, PooledConnection
+from app.storage.write_requests import Answers, RequestEnd, WriteRequests
+
+T = TypeVar("T")
 
 LOAD_MARK: Final = "template_load"
 """Stands in the load query's text and in no other, so that `pg_stat_statements` can be asked how often it ran."""
@@ -33,7 +40,7 @@ _UPDATE = """
         SELECT id, version FROM templates WHERE id = $1 FOR NO KEY UPDATE
     ), written AS (
         UPDATE templates AS t
-        SET name = $2, body = $3,
+        SET name = coalesce($2, t.name), body = coalesce($3, t.body),
             updated_at = greatest(clock_timestamp(), t.updated_at + interval '1 microsecond')
         FROM current
         WHERE t.id = current.id AND ($4::bigint[] IS NULL OR current.version = ANY ($4))
@@ -57,7 +64,22 @@ _DELETE = """
 _PAGE = "SELECT id, name, body, version, updated_at FROM templates WHERE id > $1 ORDER BY id LIMIT $2"
 
 
-def _ignore(_seconds: float) -> None:
+TEMPLATE_ANSWERS: Final = Answers[Template](
+    to_json=lambda template: {
+        "id": template.id,
+        "name": template.name,
+        "body": template.body,
+        "version": template.version,
+        "updated_at": template.updated_at.isoformat(),
+    },
+    from_json=lambda kept: Template(**{**kept, "updated_at": datetime.fromisoformat(kept["updated_at"])}),
+)
+VERSION_ANSWERS: Final = Answers[int](
+    to_json=lambda version: {"version": version}, from_json=lambda kept: kept["version"]
+)
+
+
+def _ignore(*_what: object) -> None:
     pass
 
 
@@ -68,14 +90,32 @@ class TemplateRepository:
     `InvalidInputError` for an id that no template can have.
     """
 
-    def __init__(self, database: Database, load_delay_ms: int = 0, on_load: Callable[[float], None] = _ignore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        load_delay_ms: int = 0,
+        on_load: Callable[[float], None] = _ignore,
+        *,
+        import_limits: ImportLimits = DEFAULT_LIMITS,
+        on_request: Callable[[RequestEnd], None] = _ignore,
+        on_import: Callable[[ImportEnd, int], None] = _ignore,
+    ) -> None:
         """`load_delay_ms` makes each load query as slow as a heavy one; it counts towards the statement timeout.
 
-        `on_load` is called once for each load query that the database answered, found or not, with its seconds.
+        `on_load` is called once for each load query that the database answered, found or not, with its seconds;
+        `on_request` once for each write that carried a request id and did not fail, with what became of it;
+        `on_import` once for each import, with what became of it and how many templates it made.
         """
         self._database = database
+        self._requests = WriteRequests(database, on_request)
+        self._imports = TemplateImports(database, self._requests, import_limits, on_import)
         self._load_delay_s = load_delay_ms / 1000
         self._on_load = on_load
+
+    @property
+    def imports_in_flight(self) -> int:
+        """Imports under way."""
+        return self._imports.in_flight
 
     async def get(self, template_id: int) -> Template:
         """One load query. Raises `TemplateNotFoundError`."""
@@ -103,26 +143,42 @@ class TemplateRepository:
         version: int = row["known_version"]
         return (None if row["id"] is None else _template(row)), version
 
-    async def create(self, draft: TemplateDraft) -> Template:
-        async with self._database.connection() as connection:
+    async def create(self, draft: TemplateDraft, request_id: str | None = None) -> Written[Template]:
+        async def write(connection: PooledConnection) -> Template:
             row = await connection.fetchrow(_CREATE, draft.name, draft.body)
-        if row is None:
-            raise AssertionError("INSERT … RETURNING returned no row")
-        return _template(row)
+            if row is None:
+                raise AssertionError("INSERT … RETURNING returned no row")
+            return _template(row)
 
-    async def update(self, template_id: int, draft: TemplateDraft, expected: frozenset[int] | None) -> Template:
+        return await self._write(request_id, ("create", draft.name, draft.body), write, TEMPLATE_ANSWERS)
+
+    async def update(
+        self, template_id: int, patch: TemplatePatch, expected: frozenset[int] | None, request_id: str | None = None
+    ) -> Written[Template]:
         """Of several writers that expect the same version, exactly one wins. `updated_at` always rises."""
         check_id(template_id)
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(_UPDATE, template_id, draft.name, draft.body, _versions(expected))
-        return _template(_written(row, template_id))
 
-    async def delete(self, template_id: int, expected: frozenset[int] | None) -> int:
+        async def write(connection: PooledConnection) -> Template:
+            row = await connection.fetchrow(_UPDATE, template_id, patch.name, patch.body, _versions(expected))
+            return _template(_written(row, template_id))
+
+        about = ("update", template_id, patch.name, patch.body, *_parts(expected))
+        return await self._write(request_id, about, write, TEMPLATE_ANSWERS)
+
+    async def delete(
+        self, template_id: int, expected: frozenset[int] | None, request_id: str | None = None
+    ) -> Written[int]:
         check_id(template_id)
-        async with self._database.connection() as connection:
+
+        async def write(connection: PooledConnection) -> int:
             row = await connection.fetchrow(_DELETE, template_id, _versions(expected))
-        previous: int = _written(row, template_id)["previous"]
-        return previous + 1
+            previous: int = _written(row, template_id)["previous"]
+            return previous + 1
+
+        return await self._write(request_id, ("delete", template_id, *_parts(expected)), write, VERSION_ANSWERS)
+
+    async def import_all(self, batches: AsyncIterator[ImportBatch]) -> Written[ImportSummary]:
+        return await self._imports.run(batches)
 
     async def page(self, after_id: int, limit: int) -> Sequence[Template]:
         if after_id >= MAX_ID or limit < 1:
@@ -131,6 +187,19 @@ class TemplateRepository:
         most = min(limit, MAX_ID)
         rows = await self._database.read(lambda connection: connection.fetch(_PAGE, first, most))
         return [_template(row) for row in rows]
+
+    async def _write(
+        self,
+        request_id: str | None,
+        about: tuple[str | int | None, ...],
+        write: Callable[[PooledConnection], Awaitable[T]],
+        answers: Answers[T],
+    ) -> Written[T]:
+        """`about` is what makes it this write and no other: its kind and its content."""
+        if request_id is not None:
+            return await self._requests.once(request_id, Fingerprint(*about).digest(), write, answers)
+        async with self._database.connection() as connection:
+            return Written(await write(connection))
 
 
 def _written(row: asyncpg.Record | None, template_id: int) -> asyncpg.Record:
@@ -144,6 +213,11 @@ def _written(row: asyncpg.Record | None, template_id: int) -> asyncpg.Record:
 def _versions(expected: frozenset[int] | None) -> list[int] | None:
     """Those that a bigint can hold; no other can be the current one."""
     return None if expected is None else [version for version in expected if 1 <= version <= MAX_ID]
+
+
+def _parts(expected: Iterable[int] | None) -> list[int | None]:
+    """For a fingerprint: no expectation is another one than none that can be met."""
+    return [None] if expected is None else [*sorted(expected)]
 
 
 def _template(row: asyncpg.Record) -> Template:

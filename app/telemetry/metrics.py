@@ -34,6 +34,8 @@ LEASE_ENDS = ("won", "waited", "taken_over", "fenced")
 STALE_CAUSES = ("grace", "error", "slow")
 REFUSALS = ("full", "timeout")
 CERTIFICATE_OUTCOMES = {True: "taken_over", False: "refused"}
+REQUEST_ENDS = ("recorded", "repeated", "reused")
+IMPORT_ENDS = ("done", "repeated", "refused", "rejected", "late", "broken_off", "failed")
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -153,6 +155,15 @@ class Metrics:
         self._tasks = Gauge(
             "event_loop_tasks", "Tasks of the event loop: requests, calls and background work.", registry=registry
         )
+        self._write_requests = Counter(
+            "write_requests_total",
+            "Writes with a request id: recorded with their answer, answered as before, refused for an id used before.",
+            ["end"],
+            registry=registry,
+        )
+        self._imports = Counter("imports_total", "Imports, by how they ended.", ["end"], registry=registry)
+        self._imported = Counter("imported_templates_total", "Templates made by imports.", registry=registry)
+        self._imports_in_flight = Gauge("imports_in_flight", "Imports under way.", registry=registry)
         self._draining = Gauge("draining", "1 from the moment the process was told to end.", registry=registry)
         self._info = Gauge("app_info", "Always 1; the labels say what runs.", ["mode", "version"], registry=registry)
 
@@ -171,6 +182,10 @@ class Metrics:
             good: self._certificate_reloads.labels(outcome) for good, outcome in CERTIFICATE_OUTCOMES.items()
         }
         self._refused_by_why = {why: self._refused.labels(why) for why in REFUSALS}
+        for request_end in REQUEST_ENDS:
+            self._write_requests.labels(request_end)
+        for import_end in IMPORT_ENDS:
+            self._imports.labels(import_end)
         self._error_by_operation = {operation: self._errors.labels(operation) for operation in OPERATIONS}
 
     def expect_route(self, path: str, method: str) -> None:
@@ -220,6 +235,21 @@ class Metrics:
 
     def refused(self, why: Literal["full", "timeout"]) -> None:
         self._refused_by_why[why].inc()
+
+    def write_request(self, end: Literal["recorded", "repeated", "reused"]) -> None:
+        self._write_requests.labels(end).inc()
+
+    def import_ended(
+        self,
+        end: Literal["done", "repeated", "refused", "rejected", "late", "broken_off", "failed"],
+        imported: int,
+    ) -> None:
+        self._imports.labels(end).inc()
+        self._imported.inc(imported)
+
+    def watch_imports(self, in_flight: Callable[[], int]) -> None:
+        """Ask this at each scrape."""
+        self._imports_in_flight.set_function(in_flight)
 
     def invalidated(self, count: int) -> None:
         self._invalidations.inc(count)

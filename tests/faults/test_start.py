@@ -171,7 +171,7 @@ def test_eight_replicas_that_start_at_once_on_an_empty_database_all_come_up_and_
         assert list(threads.map(lambda replica: replica.stop(), replicas)) == [0] * 8
     name = url.rpartition("/")[2]
     names = stack.postgres.sql("SELECT name FROM schema_migrations ORDER BY name", database=name)
-    assert names.split() == ["001_init.sql", "002_changes.sql"]
+    assert names.split() == ["001_init.sql", "002_changes.sql", "003_write_requests.sql"]
     assert stack.postgres.sql("SELECT count(*) FROM templates", database=name) == "1000"
     logs = [log.read_text() for log in tmp_path.glob("replica-*.log")]
     assert (len(logs), sum("applied 001_init.sql" in log for log in logs)) == (8, 1)

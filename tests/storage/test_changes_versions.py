@@ -301,11 +301,11 @@ async def test_a_role_that_may_only_write_templates_needs_no_more(
 
 
 async def test_a_load_tells_the_version_of_the_template_of_its_deletion_or_none(repository: TemplateRepository) -> None:
-    created = await repository.create(TemplateDraft("n", ""))
+    created = (await repository.create(TemplateDraft("n", ""))).answer
     assert await repository.load(created.id) == (created, 1)
-    updated = await repository.update(created.id, TemplateDraft("m", ""), None)
+    updated = (await repository.update(created.id, TemplateDraft("m", ""), None)).answer
     assert await repository.load(created.id) == (updated, 2)
-    assert await repository.delete(created.id, None) == 3
+    assert (await repository.delete(created.id, None)).answer == 3
     assert await repository.load(created.id) == (None, 3)
     assert await repository.load(MAX_ID) == (None, 0)
     with pytest.raises(InvalidInputError):
@@ -324,8 +324,8 @@ async def test_a_load_is_one_query_counted_and_delayed_as_get_is(database: Datab
 async def test_a_re_created_template_goes_on_where_its_deletion_ended(
     repository: TemplateRepository, writer: Connection
 ) -> None:
-    created = await repository.create(TemplateDraft("n", ""))
-    deleted = await repository.delete(created.id, frozenset({1}))
+    created = (await repository.create(TemplateDraft("n", ""))).answer
+    deleted = (await repository.delete(created.id, frozenset({1}))).answer
     assert await writer.fetchval(_INSERT, created.id) == deleted + 1
-    assert (await repository.update(created.id, TemplateDraft("m", ""), frozenset({3}))).version == 4
-    assert await repository.delete(created.id, frozenset({4})) == 5
+    assert (await repository.update(created.id, TemplateDraft("m", ""), frozenset({3}))).answer.version == 4
+    assert (await repository.delete(created.id, frozenset({4}))).answer == 5

@@ -54,4 +54,4 @@ async def test_the_next_template_follows_the_seeds(
     fresh_database: Callable[[], str], open_database: OpenDatabase
 ) -> None:
     repository = TemplateRepository(await open_database(fresh_database()))
-    assert (await repository.create(TemplateDraft("after the seeds", ""))).id == 1001
+    assert (await repository.create(TemplateDraft("after the seeds", ""))).answer.id == 1001

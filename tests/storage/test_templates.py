@@ -33,14 +33,16 @@ def test_it_is_the_repository_that_the_domain_asks_for(repository: TemplateRepos
 
 
 async def test_a_template_is_read_as_it_was_written(repository: TemplateRepository) -> None:
-    created = await repository.create(draft("Ünïcode 漢字 🙂", "line\r\n\t'; DROP TABLE templates; -- {{x}} \\ \x7f"))
+    created = (
+        await repository.create(draft("Ünïcode 漢字 🙂", "\r\n\t'; DROP TABLE templates; -- {{x}} \\ \x7f"))
+    ).answer
     assert await repository.get(created.id) == created
     assert created.version == 1
     assert created.updated_at.tzinfo is UTC
 
 
 async def test_the_largest_template_is_read_as_it_was_written(repository: TemplateRepository) -> None:
-    created = await repository.create(draft("🙂" * MAX_NAME_CHARS, "漢" * MAX_BODY_CHARS))
+    created = (await repository.create(draft("🙂" * MAX_NAME_CHARS, "漢" * MAX_BODY_CHARS))).answer
     assert await repository.get(created.id) == created
 
 
@@ -65,8 +67,8 @@ async def test_an_id_that_no_template_can_have_is_refused_before_it_gets_to_the_
 
 
 async def test_an_update_replaces_all_and_raises_version_and_time(repository: TemplateRepository) -> None:
-    before = await repository.create(draft("old", "old"))
-    after = await repository.update(before.id, draft("new", ""), None)
+    before = (await repository.create(draft("old", "old"))).answer
+    after = (await repository.update(before.id, draft("new", ""), None)).answer
     assert (after.name, after.body, after.version) == ("new", "", 2)
     assert after.updated_at > before.updated_at
     assert await repository.get(before.id) == after
@@ -75,17 +77,17 @@ async def test_an_update_replaces_all_and_raises_version_and_time(repository: Te
 async def test_a_time_of_update_rises_even_where_the_last_one_lies_in_the_future(
     repository: TemplateRepository, admin: Connection
 ) -> None:
-    created = await repository.create(draft())
+    created = (await repository.create(draft())).answer
     future = await admin.fetchval(
         "UPDATE templates SET updated_at = now() + interval '1 hour' WHERE id = $1 RETURNING updated_at", created.id
     )
-    assert (await repository.update(created.id, draft(), None)).updated_at > future
+    assert (await repository.update(created.id, draft(), None)).answer.updated_at > future
 
 
 async def test_a_deletion_has_a_version_above_all_that_the_template_had(repository: TemplateRepository) -> None:
-    created = await repository.create(draft())
+    created = (await repository.create(draft())).answer
     await repository.update(created.id, draft(), None)
-    assert await repository.delete(created.id, frozenset({2})) == 3
+    assert (await repository.delete(created.id, frozenset({2}))).answer == 3
     with pytest.raises(TemplateNotFoundError):
         await repository.get(created.id)
 
@@ -94,7 +96,7 @@ async def test_a_deletion_has_a_version_above_all_that_the_template_had(reposito
 async def test_a_write_that_expects_another_version_changes_nothing_and_says_the_current_one(
     repository: TemplateRepository, expected: frozenset[int]
 ) -> None:
-    created = await repository.create(draft())
+    created = (await repository.create(draft())).answer
     for call in (repository.update(created.id, draft("lost"), expected), repository.delete(created.id, expected)):
         with pytest.raises(VersionMismatchError) as raised:
             await call
@@ -103,9 +105,9 @@ async def test_a_write_that_expects_another_version_changes_nothing_and_says_the
 
 
 async def test_a_write_may_expect_any_of_several_versions(repository: TemplateRepository) -> None:
-    created = await repository.create(draft())
-    assert (await repository.update(created.id, draft(), frozenset({1, 7, 2**70}))).version == 2
-    assert await repository.delete(created.id, frozenset({1, 2})) == 3
+    created = (await repository.create(draft())).answer
+    assert (await repository.update(created.id, draft(), frozenset({1, 7, 2**70}))).answer.version == 2
+    assert (await repository.delete(created.id, frozenset({1, 2}))).answer == 3
 
 
 async def test_pages_follow_each_other_without_gap_or_overlap(repository: TemplateRepository) -> None:
@@ -148,7 +150,7 @@ async def test_postgres_counts_the_loads_that_the_repository_counts(
 
     await asyncio.gather(*(load(template_id) for template_id in range(991, 1021)))
     await repository.page(0, 10)
-    created = await repository.create(draft())
+    created = (await repository.create(draft())).answer
     await repository.update(created.id, draft(), None)
     await repository.delete(created.id, None)
     assert await admin.fetchval(_LOADS, LOAD_MARK) - before == len(counted) == 30
@@ -169,7 +171,7 @@ async def test_the_delay_comes_before_the_answer_found_or_not(database: Database
 async def test_a_slow_load_answers_what_was_true_when_it_began(
     database: Database, repository: TemplateRepository, admin: Connection
 ) -> None:
-    created = await repository.create(draft("before"))
+    created = (await repository.create(draft("before"))).answer
     load = asyncio.create_task(TemplateRepository(database, 400).get(created.id))
 
     async def is_loading() -> bool:

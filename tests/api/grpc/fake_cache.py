@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from app.domain.ports import Reading
-from app.domain.template import Template, TemplateDraft
+from app.domain.ports import ImportBatch, ImportSummary, Reading, Written
+from app.domain.template import Template, TemplateDraft, TemplatePatch
 from app.service import TemplateService, to_payload
 
 UPDATED_AT = datetime(2026, 11, 21, 3, 4, 5, 678901, tzinfo=UTC)
@@ -56,6 +56,9 @@ class FakeCache:
     async def written(self, template_id: int, version: int, payload: bytes | None) -> None:
         raise AssertionError("no test here writes")
 
+    async def outdated(self, template_id: int, version: int) -> None:
+        raise AssertionError("no test here writes")
+
 
 class NoRepository:
     """Reads go to the cache, and nothing else is asked for here."""
@@ -63,13 +66,20 @@ class NoRepository:
     async def get(self, template_id: int) -> Template:
         raise NotImplementedError
 
-    async def create(self, draft: TemplateDraft) -> Template:
+    async def create(self, draft: TemplateDraft, request_id: str | None = None) -> Written[Template]:
         raise NotImplementedError
 
-    async def update(self, template_id: int, draft: TemplateDraft, expected: frozenset[int] | None) -> Template:
+    async def update(
+        self, template_id: int, patch: TemplatePatch, expected: frozenset[int] | None, request_id: str | None = None
+    ) -> Written[Template]:
         raise NotImplementedError
 
-    async def delete(self, template_id: int, expected: frozenset[int] | None) -> int:
+    async def delete(
+        self, template_id: int, expected: frozenset[int] | None, request_id: str | None = None
+    ) -> Written[int]:
+        raise NotImplementedError
+
+    async def import_all(self, batches: AsyncIterator[ImportBatch]) -> Written[ImportSummary]:
         raise NotImplementedError
 
     async def page(self, after_id: int, limit: int) -> Sequence[Template]:

@@ -50,6 +50,9 @@ class ByTemplate:
     async def written(self, template_id: int, version: int, payload: bytes | None) -> None:
         await self._loader.written(str(template_id), version, payload)
 
+    async def outdated(self, template_id: int, version: int) -> None:
+        await self._loader.outdated(str(template_id), version)
+
 
 class Site:
     """The HTTP application over a loader whose L1 is filled; `ahead` answers hits ahead of the framework."""
