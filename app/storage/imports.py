@@ -22,8 +22,18 @@ from app.domain.write_request import Fingerprint
 from app.storage.postgres import Database, PooledConnection
 from app.storage.write_requests import Answers, WriteRequests
 
-# COPY runs for as long as the import comes in, and so may another one that has the same request id.
-_PATIENCE = "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true)"
+CHUNK_BYTES: Final = 256 << 10
+"""How much one COPY takes. The driver writes up to 512 KiB in one piece, and the longest template is a half of that: so
+no COPY waits for anything but the server's answer, and none is open while the caller is waited for. A lost connection
+would leave one hanging."""
+ROW_BYTES: Final = 10
+"""What a row takes besides its texts."""
+
+# Between two messages the transaction is idle, and an import with the same request id may have to be waited for.
+_PATIENCE = """
+    SELECT set_config('idle_in_transaction_session_timeout', $1, true),
+        set_config('statement_timeout', $2, true), set_config('lock_timeout', $2, true)
+"""
 
 # The trigger of each insert has put its id there; the table of templates itself has no index by transaction.
 _IDS = """
@@ -60,7 +70,7 @@ def _ignore(_end: ImportEnd, _imported: int) -> None:
 
 
 class TemplateImports:
-    """Streams templates into the table by COPY, which takes them no faster than the database does."""
+    """Streams templates into the table by COPY, no faster than the database takes them."""
 
     def __init__(
         self,
@@ -104,28 +114,31 @@ class TemplateImports:
         request_id = intake.request_id
         earlier = None
         async with self._database.transaction() as connection:
-            await connection.fetchrow(_PATIENCE, f"{round(1000 * self._limits.total_s)}ms")
+            idle_s, total_s = self._limits.idle_s + self._limits.answer_s, self._limits.total_s
+            await connection.fetchrow(_PATIENCE, f"{1000 * idle_s:.0f}ms", f"{1000 * total_s:.0f}ms")
             if request_id is not None:
                 turns.anybodys()
-                earlier = await self._requests.claim(connection, request_id, self._limits.total_s)
+                earlier = await self._requests.claim(connection, request_id, total_s)
+                turns.databases()
             if earlier is None:
                 summary = await self._copy(connection, intake, turns)
                 if request_id is not None:
                     await self._requests.record(connection, request_id, intake.fingerprint(), asdict(summary))
                 turns.databases()
-        if earlier is None:
-            if request_id is not None:
-                self._requests.recorded()
-            return Written(summary)
-        await intake.exhaust()
-        return self._requests.repeated(earlier, intake.fingerprint(), _ANSWERS)
+        if earlier is not None:
+            async with aclosing(intake.chunks()) as rest:
+                async for _ in rest:
+                    pass
+            return self._requests.repeated(earlier, intake.fingerprint(), _ANSWERS)
+        if request_id is not None:
+            self._requests.recorded()
+        return Written(summary)
 
     async def _copy(self, connection: PooledConnection, intake: _Intake, turns: _Turns) -> ImportSummary:
-        turns.databases()
-        async with aclosing(intake.rows()) as rows:
-            await connection.copy_records_to_table(
-                "templates", columns=["name", "body"], records=rows, timeout=self._limits.total_s
-            )
+        async with aclosing(intake.chunks()) as chunks:
+            async for chunk in chunks:
+                turns.databases()
+                await connection.copy_records_to_table("templates", columns=["name", "body"], records=chunk)
         turns.databases()
         ids = await connection.fetchrow(_IDS)
         if ids is None:
@@ -178,7 +191,7 @@ class _Turns:
         self._set(self._limits.idle_s, is_clients=True)
 
     def databases(self) -> None:
-        """The database is to take what has come, or to answer."""
+        """The database is to answer."""
         self._set(self._limits.answer_s, is_clients=False)
 
     def anybodys(self) -> None:
@@ -209,22 +222,25 @@ class _Intake:
             self.request_id = self._batch.request_id
             self._hash = Fingerprint("import")
 
-    async def rows(self) -> AsyncGenerator[tuple[str, str], None]:
-        """Name and body of each, to the end of the stream."""
+    async def chunks(self) -> AsyncGenerator[list[tuple[str, str]], None]:
+        """Name and body of each, to the end of the stream, as many together as `CHUNK_BYTES` has room for."""
+        chunk: list[tuple[str, str]] = []
+        room = CHUNK_BYTES
         while self._batch is not None:
             for draft in self._batch.drafts:
+                size = len(draft.name.encode()) + len(draft.body.encode())
+                if chunk and size + ROW_BYTES > room:
+                    yield chunk
+                    chunk, room = [], CHUNK_BYTES
+                chunk.append((draft.name, draft.body))
+                room -= size + ROW_BYTES
                 self.imported += 1
-                self.size_bytes += len(draft.name.encode()) + len(draft.body.encode())
+                self.size_bytes += size
                 if self._hash is not None:
                     self._hash.add(draft.name, draft.body)
-                yield draft.name, draft.body
             self._batch = await self._next()
-
-    async def exhaust(self) -> None:
-        """Takes in the rest for its fingerprint alone."""
-        async with aclosing(self.rows()) as rows:
-            async for _ in rows:
-                pass
+        if chunk:
+            yield chunk
 
     def fingerprint(self) -> bytes:
         """Of all that has come in."""

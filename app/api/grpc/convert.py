@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from app.domain.ports import Reading
+from app.domain.ports import ImportSummary, Reading
 from app.domain.template import Template
 from app.proto.template.v1 import template_pb2 as pb
 from app.service import from_payload
@@ -33,4 +33,10 @@ def details(reading: Reading) -> pb.GetTemplateDetailsResponse:
         template=template(from_payload(reading.payload)),
         source=SOURCES[reading.source],
         age=timedelta(seconds=max(0.0, reading.age_s)),
+    )
+
+
+def summary(made: ImportSummary) -> pb.ImportTemplatesResponse:
+    return pb.ImportTemplatesResponse(
+        imported=made.imported, bytes=made.size_bytes, first_id=made.first_id, last_id=made.last_id
     )

@@ -20,7 +20,7 @@ from app.api.grpc.interceptors.compression import Compression
 from app.api.grpc.interceptors.failures import Failures
 from app.api.grpc.options import ServerOptions
 from app.api.grpc.reflection import REFLECTION_SERVICES, Descriptions, ReflectionServicer
-from app.api.grpc.servicer import TemplateReader, TemplateServicer
+from app.api.grpc.servicer import Templates, TemplateServicer
 from app.api.grpc.tls import ServerTls
 from app.proto.template.v1 import template_pb2
 from app.proto.template.v1.template_pb2_grpc import add_TemplateServiceServicer_to_server
@@ -40,7 +40,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        service: TemplateReader,
+        service: Templates,
         host: str,
         port: int,
         *,

@@ -8,9 +8,9 @@ import grpc
 
 from app.api.grpc import convert
 from app.api.grpc.hits import Hits
+from app.api.grpc.writes import TemplateWriter, TemplateWrites
 from app.domain.ports import Reading
 from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, GetTemplateDetailsResponse
-from app.proto.template.v1.template_pb2_grpc import TemplateServiceServicer
 
 
 class TemplateReader(Protocol):
@@ -21,14 +21,19 @@ class TemplateReader(Protocol):
         ...
 
 
-class TemplateServicer(TemplateServiceServicer):
+class Templates(TemplateReader, TemplateWriter, Protocol):
+    """All that the methods need of the service."""
+
+
+class TemplateServicer(TemplateWrites):
     """Answers over the same service object as HTTP does. What a method raises, `Failures` makes a status of.
 
     grpc.aio cancels a method's coroutine when its caller goes away or its deadline passes, and so that caller, and it
     alone, leaves the flight that it waits on.
     """
 
-    def __init__(self, service: TemplateReader, hits: Hits | None = None) -> None:
+    def __init__(self, service: Templates, hits: Hits | None = None) -> None:
+        super().__init__(service)
         self._service = service
         self._hits = hits
 
