@@ -10,7 +10,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from app.loadtest.errors import LoadtestError
+from app.loadtest.errors import LoadtestError, TargetError
 from app.loadtest.log import RunLog
 from app.loadtest.pages import figures, run_html
 from app.loadtest.plan import Plan
@@ -61,6 +61,13 @@ def loadtest(
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts there, as one HTML file.")
     ] = None,
+    grpc: Annotated[
+        bool, typer.Option("--grpc", help="Read over gRPC instead, from TARGET, else from where the app listens.")
+    ] = False,
+    grpc_target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="With --grpc: HOST:PORT to read from, directly or by way of a proxy."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table; errors only.")] = False,
 ) -> None:
     """Send stampedes and spread reads to a running app, and count what reached its database.
@@ -72,6 +79,9 @@ def loadtest(
     Addresses come from flags, else from the environment, else from a stack started by `python -m app up` in this
     folder, else they are the compose file's ports on loopback.
 
+    With --grpc the same reads go over gRPC, a connection each, and the same figures come out; metrics are still asked
+    for over HTTP.
+
     Database loads are counted by the app's metrics and by PostgreSQL itself; the two must agree, so keep other traffic
     away meanwhile.
 
@@ -81,16 +91,19 @@ def loadtest(
     console = Console(highlight=False)
     try:
         plan = Plan(concurrency, waves, ids, spread, seed, duration, timeout, keep_caches)
-        given = Given(url, database_url, app_database_url, role, redis_url, key_prefix)
+        if grpc_target is not None and not grpc:
+            raise TargetError(f"{grpc_target} goes with --grpc only; for HTTP, --url names the app")
+        over_grpc = (grpc_target or "") if grpc else None
+        given = Given(url, database_url, app_database_url, role, redis_url, key_prefix, over_grpc)
         target = find_target(given, running_stack(), postgres=not no_postgres)
         if not quiet:
-            console.print(f"{plan.describe()}, against {target.url}", markup=False, soft_wrap=True)
+            console.print(f"{plan.describe()}, against {target.reads}", markup=False, soft_wrap=True)
         log = _run(plan, target, None if quiet else console)
         result = RunResult.of(log)
         if json_file is not None:
             write_json(json_file, result.as_json())
         if html_file is not None:
-            write_text(html_file, run_html(log, ["./loadtest.sh", *plan.flags()]))
+            write_text(html_file, run_html(log, ["./loadtest.sh", *plan.flags(), *target.flags()]))
     except (LoadtestError, ReportError) as error:
         errors.print(f"loadtest: {error}")
         raise typer.Exit(UNUSABLE) from None

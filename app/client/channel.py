@@ -14,10 +14,13 @@ FIRST_RECONNECT_MS, LONGEST_RECONNECT_MS = 100, 5_000
 CONNECT_TIMEOUT_MS = 5_000
 
 
-def open_channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    """A channel that connects when it is first used. Belongs to the running event loop; close it."""
+def open_channel(endpoint: Endpoint, *, own_connections: bool = False) -> grpc.aio.Channel:
+    """A channel that connects when it is first used. Belongs to the running event loop; close it.
+
+    Channels of one process to one endpoint share connections, unless they have their own.
+    """
     compression = grpc.Compression.Gzip if endpoint.gzip else None
-    options = _options(endpoint)
+    options = [*_options(endpoint), ("grpc.use_local_subchannel_pool", int(own_connections))]
     if endpoint.tls is None:
         return grpc.aio.insecure_channel(endpoint.target, options=options, compression=compression)
     tls = endpoint.tls
@@ -32,7 +35,7 @@ def metadata(endpoint: Endpoint) -> Metadata:
 
 def _options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
     return [
-        ("grpc.service_config", service_config()),
+        ("grpc.service_config", service_config(retries=endpoint.retries)),
         # Not from DNS: what is tried again is this client's own business.
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.max_receive_message_length", endpoint.max_receive_bytes),

@@ -27,11 +27,14 @@ MOST_TOKENS, TOKEN_A_SUCCESS = 100, 0.1
 again: a service in trouble is not asked four times as often."""
 
 
-def service_config() -> str:
+def service_config(*, retries: bool = True) -> str:
     """It, as JSON."""
+    balancing: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if not retries:
+        return json.dumps(balancing)
     return json.dumps(
         {
-            "loadBalancingConfig": [{"round_robin": {}}],
+            **balancing,
             "methodConfig": [
                 {
                     "name": [{"service": SERVICE, "method": method} for method in RETRIED],

@@ -74,7 +74,7 @@ def parse_scrape(text: str) -> Scrape:
     return Scrape(
         counters={name: sums[name] for name in _COUNTERS},
         reads=reads,
-        in_flight=sums["http_in_flight_requests"],
+        in_flight=sums["http_in_flight_requests"] + sums.get("grpc_in_flight_requests", 0.0),
         mode=info.get("mode", ""),
         version=info.get("version", ""),
         ttl_s=sums["cache_ttl_seconds"],

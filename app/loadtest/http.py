@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import NamedTuple, cast
 
 import httptools
 
 from app.loadtest.errors import RequestError
+from app.loadtest.reader import SOURCES, Reply
+
+_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*(\d+)\s*[,}]')
 
 
 class Response(NamedTuple):
@@ -18,6 +22,23 @@ class Response(NamedTuple):
     source: str
     body: bytes
     end: float
+
+
+class HttpReader:
+    """Reads templates over one connection. Implements `Reader`."""
+
+    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+        self._connection = Connection(host, port, timeout_s)
+
+    async def open(self) -> None:
+        await self._connection.open()
+
+    async def read(self, key: int) -> Reply:
+        response = await self._connection.get(b"/template-details?id=%d" % key)
+        return Reply(response.end, response.status, response.source, _fault(response, key))
+
+    async def close(self) -> None:
+        self._connection.close()
 
 
 class _ClosedError(RequestError):
@@ -177,3 +198,14 @@ class _Wire(asyncio.Protocol):
             self.abort()
         if not waiter.done():
             waiter.set_result(response)
+
+
+def _fault(response: Response, key: int) -> str:
+    if response.status != 200:
+        return f"status {response.status}"
+    if response.source not in SOURCES:
+        return "no known X-Cache"
+    found = _ID_FIRST.match(response.body)
+    if found is None or int(found[1]) != key:
+        return "another template's body"
+    return ""

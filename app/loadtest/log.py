@@ -14,10 +14,10 @@ SPREAD = 0
 
 
 class Sample(NamedTuple):
-    """One request: `start` and `end` in seconds on the monotonic clock, `status` 0 where no response came.
+    """One request: `start` and `end` in seconds on the monotonic clock, `status` HTTP's, 0 where no response came.
 
     `phase` is the wave's number from 1, or `SPREAD`. `source` is the response's `X-Cache`; `error` is empty for a good
-    response, else says in a few stable words what was wrong.
+    response, else says in a few stable words what was wrong. What is different over gRPC: `reader.Reply`.
     """
 
     key: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import resource
 import time
 from collections.abc import Iterator
@@ -13,19 +12,18 @@ from datetime import UTC, datetime
 from app.loadtest.caches import empty_caches
 from app.loadtest.counters import postgres_count, reads_by_source, rises, scrape, settled
 from app.loadtest.errors import RequestError, TargetError
-from app.loadtest.http import Connection, Response
+from app.loadtest.grpc import GrpcReader
+from app.loadtest.http import HttpReader
 from app.loadtest.log import SPREAD, Counted, RunLog, Sample
 from app.loadtest.plan import MAX_REQUESTS, Plan
 from app.loadtest.progress import RunProgress, Silent
+from app.loadtest.reader import Reader
 from app.loadtest.target import Target
 
-SOURCES = frozenset({"l1", "l2", "origin", "shared", "stale"})
 SPARE_FILES = 64
 PROGRESS_EVERY = 20
 PAUSE_S = 0.05
 """A worker's rest after a request without a response, so that an app that is gone is not asked in a busy loop."""
-
-_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*(\d+)\s*[,}]')
 
 
 async def run(plan: Plan, target: Target, progress: RunProgress) -> RunLog:
@@ -41,19 +39,18 @@ async def run(plan: Plan, target: Target, progress: RunProgress) -> RunLog:
             await empty_caches(target)
         before = await scrape(target)
         postgres_before = await count.read() if count else 0
-        connections = [Connection(target.host, target.port, plan.timeout_s) for _ in range(plan.concurrency)]
+        readers = [_reader(plan, target) for _ in range(plan.concurrency)]
         try:
-            await _open(connections, target)
+            await _open(readers, target)
             started_at = datetime.now(UTC)
-            samples = await _send(plan, connections, progress)
+            samples = await _send(plan, readers, progress)
         finally:
-            for connection in connections:
-                connection.close()
+            await asyncio.gather(*(reader.close() for reader in readers))
         after, loads = await settled(target, before, count, postgres_before)
     risen = rises(before, after)
     return RunLog(
         plan=plan,
-        url=target.url,
+        url=target.reads,
         mode=after.mode,
         version=after.version,
         ttl_s=after.ttl_s,
@@ -70,27 +67,33 @@ async def run(plan: Plan, target: Target, progress: RunProgress) -> RunLog:
     )
 
 
-async def _send(plan: Plan, connections: list[Connection], progress: RunProgress) -> list[Sample]:
+def _reader(plan: Plan, target: Target) -> Reader:
+    if target.grpc_target is not None:
+        return GrpcReader(target.grpc_target, plan.timeout_s)
+    return HttpReader(target.host, target.port, plan.timeout_s)
+
+
+async def _send(plan: Plan, readers: list[Reader], progress: RunProgress) -> list[Sample]:
     samples: list[Sample] = []
     if plan.duration_s is not None:
-        await _sustain(plan, connections, plan.duration_s, progress, samples)
+        await _sustain(plan, readers, plan.duration_s, progress, samples)
         return samples
     progress.begin(f"{plan.waves:,} waves of {plan.concurrency:,}", plan.waves)
     for wave, key in enumerate(plan.wave_keys(), start=1):
-        samples += await asyncio.gather(*(_ask(connection, key, wave) for connection in connections))
+        samples += await asyncio.gather(*(_ask(reader, key, wave) for reader in readers))
         progress.advance(1)
     if plan.spread:
         progress.begin(f"{plan.spread:,} reads over {plan.ids:,} ids", plan.spread)
         keys = itertools.islice(plan.spread_keys(), plan.spread)
-        await asyncio.gather(*(_work(connection, keys, progress, samples) for connection in connections))
+        await asyncio.gather(*(_work(reader, keys, progress, samples) for reader in readers))
     return samples
 
 
-async def _work(connection: Connection, keys: Iterator[int], progress: RunProgress, samples: list[Sample]) -> None:
+async def _work(reader: Reader, keys: Iterator[int], progress: RunProgress, samples: list[Sample]) -> None:
     """Asks for keys from the common supply until it is empty."""
     sent = 0
     for key in keys:
-        sample = await _ask(connection, key, SPREAD)
+        sample = await _ask(reader, key, SPREAD)
         samples.append(sample)
         if not sample.status:
             await asyncio.sleep(PAUSE_S)
@@ -102,7 +105,7 @@ async def _work(connection: Connection, keys: Iterator[int], progress: RunProgre
 
 
 async def _sustain(
-    plan: Plan, connections: list[Connection], seconds: float, progress: RunProgress, samples: list[Sample]
+    plan: Plan, readers: list[Reader], seconds: float, progress: RunProgress, samples: list[Sample]
 ) -> None:
     progress.begin(f"reads over {plan.ids:,} ids for {seconds:g} s", seconds)
     begun = time.monotonic()
@@ -122,35 +125,23 @@ async def _sustain(
 
     supply = keys()
     by_the_clock = Silent()
-    await asyncio.gather(*(_work(connection, supply, by_the_clock, samples) for connection in connections))
+    await asyncio.gather(*(_work(reader, supply, by_the_clock, samples) for reader in readers))
 
 
-async def _ask(connection: Connection, key: int, phase: int) -> Sample:
+async def _ask(reader: Reader, key: int, phase: int) -> Sample:
     start = time.monotonic()
     try:
-        response = await connection.get(b"/template-details?id=%d" % key)
+        reply = await reader.read(key)
     except RequestError as error:
         return Sample(key, phase, start, time.monotonic(), 0, "", error.kind)
-    return Sample(key, phase, start, response.end, response.status, response.source, _fault(response, key))
+    return Sample(key, phase, start, reply.end, reply.status, reply.source, reply.fault)
 
 
-def _fault(response: Response, key: int) -> str:
-    """What is wrong with a response, in a few stable words; empty where nothing is."""
-    if response.status != 200:
-        return f"status {response.status}"
-    if response.source not in SOURCES:
-        return "no known X-Cache"
-    found = _ID_FIRST.match(response.body)
-    if found is None or int(found[1]) != key:
-        return "another template's body"
-    return ""
-
-
-async def _open(connections: list[Connection], target: Target) -> None:
-    outcomes = await asyncio.gather(*(connection.open() for connection in connections), return_exceptions=True)
+async def _open(readers: list[Reader], target: Target) -> None:
+    outcomes = await asyncio.gather(*(reader.open() for reader in readers), return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, RequestError):
-            raise TargetError(f"cannot open {len(connections):,} connections to {target.url}: {outcome.kind}")
+            raise TargetError(f"cannot open {len(readers):,} connections to {target.reads}: {outcome.kind}")
         if outcome is not None:
             raise outcome
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from app.client.endpoint import Endpoint
+from app.client.errors import EndpointError
 from app.loadtest.errors import TargetError
 
 STACK_FILE = Path("out/stack.json")
@@ -18,6 +20,7 @@ STACK_FILE = Path("out/stack.json")
 COMPOSE_URL = "http://127.0.0.1:8080"
 COMPOSE_DATABASE_URL = "postgresql://loadtest:app@127.0.0.1:5432/app"
 COMPOSE_REDIS_URL = "redis://127.0.0.1:6379/0"
+GRPC_PORT = 50051
 APP_ROLE = "app"
 KEY_PREFIX = "template"
 
@@ -29,7 +32,8 @@ class Target:
     """An app under test. Raises `TargetError` where an address is malformed.
 
     `database_url` is how `pg_stat_statements` is read, `None` not to read it; `app_role` is the database role whose
-    loads are counted. `redis_url` and `key_prefix` say which keys are the app's, to be emptied before a run.
+    loads are counted. `redis_url` and `key_prefix` say which keys are the app's, to be emptied before a run. With
+    `grpc_target` reads go there over gRPC, and only metrics are asked for over HTTP.
     """
 
     url: str = COMPOSE_URL
@@ -37,6 +41,7 @@ class Target:
     app_role: str = APP_ROLE
     redis_url: str = COMPOSE_REDIS_URL
     key_prefix: str = KEY_PREFIX
+    grpc_target: str | None = None
 
     def __post_init__(self) -> None:
         app = _split("--url", self.url, {"http"}, 80)
@@ -47,6 +52,20 @@ class Target:
             _split("--database-url", self.database_url, {"postgresql", "postgres"}, 5432)
         if not _PREFIX_RULE.fullmatch(self.key_prefix):
             raise TargetError("--key-prefix must be 1 to 64 letters, digits, dots, dashes and underscores")
+        if self.grpc_target is not None:
+            try:
+                Endpoint(self.grpc_target)
+            except EndpointError as error:
+                raise TargetError(f"--grpc: {error}") from None
+
+    @property
+    def reads(self) -> str:
+        """Where reads go, fit for messages."""
+        return self.url if self.grpc_target is None else f"gRPC at {self.grpc_target}"
+
+    def flags(self) -> list[str]:
+        """The command-line flags that choose gRPC again."""
+        return [] if self.grpc_target is None else ["--grpc", self.grpc_target]
 
     @property
     def host(self) -> str:
@@ -61,6 +80,7 @@ class Target:
 class Given:
     """What flags and environment say of the target; `None` where they say nothing.
 
+    `grpc` is `None` where reads go over HTTP, and empty where they go over gRPC to wherever the app listens.
     `app_database_url` is the app's own: its role is the one whose loads are counted, unless `app_role` names another.
     """
 
@@ -70,6 +90,7 @@ class Given:
     app_role: str | None = None
     redis_url: str | None = None
     key_prefix: str | None = None
+    grpc: str | None = None
 
 
 def find_target(given: Given, stack: Mapping[str, object] | None, *, postgres: bool = True) -> Target:
@@ -89,12 +110,14 @@ def find_target(given: Given, stack: Mapping[str, object] | None, *, postgres: b
     database_url = first(
         given.database_url, said.get("loadtest_database_url"), given.app_database_url, COMPOSE_DATABASE_URL
     )
+    url = first(given.url, said.get("http_url"), COMPOSE_URL)
     return Target(
-        url=first(given.url, said.get("http_url"), COMPOSE_URL),
+        url=url,
         database_url=database_url if postgres else None,
         app_role=first(given.app_role, role, APP_ROLE),
         redis_url=first(given.redis_url, said.get("redis_url"), COMPOSE_REDIS_URL),
         key_prefix=first(given.key_prefix, said.get("key_prefix"), KEY_PREFIX),
+        grpc_target=None if given.grpc is None else first(given.grpc, said.get("grpc_target"), _grpc_beside(url)),
     )
 
 
@@ -134,6 +157,12 @@ def _split(flag: str, url: str, schemes: set[str], default_port: int) -> SplitRe
     if parts.scheme != "unix" and (not parts.hostname or not 0 < port <= 65535):
         raise TargetError(f"{flag} names no host and port: {without_password(url)}")
     return parts
+
+
+def _grpc_beside(url: str) -> str:
+    """Where gRPC is by default, on the host of HTTP."""
+    host = _split("--url", url, {"http"}, 80).hostname or ""
+    return f"[{host}]:{GRPC_PORT}" if ":" in host else f"{host}:{GRPC_PORT}"
 
 
 def _bare(url: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from app.cli.loadtest import loadtest
+from app.loadtest.result import RunResult
 from tests.loadtest.fake_app import FakeApp
+from tests.loadtest.fake_grpc import over_grpc
 
 SMALL = ["--concurrency", "10", "--waves", "2", "--ids", "5", "--spread", "30", "--no-postgres", "--keep-caches"]
 
@@ -55,6 +58,25 @@ async def test_failed_requests_exit_1_and_the_figures_are_written_all_the_same(t
     assert json.loads((tmp_path / "run.json").read_text())["errors"] == 1
 
 
+async def test_over_grpc_the_table_and_the_json_are_the_same(tmp_path: Path) -> None:
+    async with FakeApp() as app, over_grpc(app) as (target, service):
+        # In a process of its own: two event loops in one would share gRPC's.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "loadtest", "--grpc", target.grpc_target or "", *SMALL, "--url", target.url,
+            "--json", "run.json", "--html", "run.html",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+        assert service.calls == 50
+    assert (process.returncode, errors) == (0, b"")
+    assert f"against gRPC at {target.grpc_target}" in out.decode()
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert (run["requests"], run["errors"], run["db_loads"], run["least_loads"]) == (50, 0, 5, 5)
+    assert set(run) == {field.name for field in fields(RunResult)}
+    assert f"--grpc {target.grpc_target}" in (tmp_path / "run.html").read_text()
+
+
 async def test_quiet_says_nothing_of_a_good_run() -> None:
     async with FakeApp() as app:
         result = await command(*SMALL, "--url", app.target.url, "--quiet")
@@ -70,6 +92,8 @@ async def test_quiet_says_nothing_of_a_good_run() -> None:
         (["--url", "ftp://h"], "--url must begin with http://"),
         (["--url", "http://127.0.0.1:1"], "no app answers at http://127.0.0.1:1"),
         (["--duration", "nan"], "--duration must be above 0"),
+        (["localhost:50051"], "localhost:50051 goes with --grpc only"),
+        (["--grpc", "localhost"], "--grpc: the target must be HOST:PORT"),
     ],
 )
 async def test_what_cannot_be_run_exits_2_with_one_line(flags: list[str], words: str) -> None:

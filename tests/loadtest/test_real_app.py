@@ -25,7 +25,7 @@ def serving(stack: EmbeddedStack, database_url: str, redis_url: str) -> Callable
     """Call it with settings for a context that runs an app with them, and gives the target that it is."""
 
     @contextmanager
-    def start(**settings: str) -> Iterator[Target]:
+    def start(*, grpc: bool = False, **settings: str) -> Iterator[Target]:
         environment = {
             "APP_DATABASE_URL": database_url,
             "APP_REDIS_URL": redis_url,
@@ -35,7 +35,10 @@ def serving(stack: EmbeddedStack, database_url: str, redis_url: str) -> Callable
         }
         with Replica(environment) as replica:
             yield Target(
-                url=replica.http_url, database_url=database_url.replace("//app@", "//loadtest@"), redis_url=redis_url
+                url=replica.http_url,
+                database_url=database_url.replace("//app@", "//loadtest@"),
+                redis_url=redis_url,
+                grpc_target=replica.grpc_target if grpc else None,
             )
 
     return start
@@ -54,6 +57,14 @@ async def test_by_default_a_protected_replica_loads_the_least_possible_number_of
 ) -> None:
     with serving(mode=mode, load_delay_ms="50") as target:
         result = RunResult.of(await load(Plan(), target))
+    assert (result.requests, result.errors) == (7_500, 0)
+    assert result.db_loads == result.least_loads == 220
+
+
+async def test_over_grpc_the_same_plan_takes_the_same_loads(serving: Callable[..., Any]) -> None:
+    with serving(grpc=True, mode="full", load_delay_ms="50") as target:
+        log = await load(Plan(), target)
+    result = RunResult.of(log)
     assert (result.requests, result.errors) == (7_500, 0)
     assert result.db_loads == result.least_loads == 220
 

@@ -108,6 +108,14 @@ def test_in_the_container_files_go_through_tmp_and_nothing_is_left_there(project
     assert not Path(inside).exists()
 
 
+def test_grpc_is_passed_on_with_its_target_and_without(project: Path) -> None:
+    with_docker(project)
+    assert call(project, "--grpc").returncode == 0
+    assert called(project) == ["-m", "app", "loadtest", "--grpc"]
+    assert call(project, "--grpc", "loom:9999", "--waves", "3").returncode == 0
+    assert called(project) == ["-m", "app", "loadtest", "--grpc", "loom:9999", "--waves", "3"]
+
+
 def test_without_flags_nothing_is_passed_on(project: Path) -> None:
     with_docker(project)
     assert call(project).returncode == 0
