@@ -41,7 +41,7 @@ from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
 from app.domain.errors import OverloadedError, StorageUnavailableError
 from app.health import Health
-from app.service import TemplateService, to_payload
+from app.service import TemplateService, in_domain_terms, to_payload
 from app.settings import Mode, Settings
 from app.storage.changes import Change, ChangeFeed, Position
 from app.storage.imports import ImportLimits
@@ -49,6 +49,7 @@ from app.storage.migrate import migrate
 from app.storage.postgres import ANSWER_GRACE_S, Database
 from app.storage.templates import TemplateRepository
 from app.telemetry.metrics import Metrics
+from app.watching.watches import Watches
 
 CLOSE_TIMEOUT_S = 2.0
 """How long each part may take to close. Nobody waits for an answer any more, so that is what unwinding takes."""
@@ -115,8 +116,9 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             on_import=metrics.import_ended,
         )
         metrics.watch_imports(lambda: repository.imports_in_flight)
-        loader, remote = await _loader(settings, repository, metrics, stack)
-        service = TemplateService(repository, _ByTemplate(loader))
+        loader, remote, feed = await _loader(settings, repository, metrics, stack)
+        watches = await _watches(settings, loader, feed, metrics, stack)
+        service = TemplateService(repository, _ByTemplate(loader), watches)
         health = Health({"cache": remote.answers, "database": partial(_answers, database)})
         http_app = create_app(
             service,
@@ -188,8 +190,8 @@ def _import_limits(settings: Settings) -> ImportLimits:
 
 async def _loader(
     settings: Settings, repository: TemplateRepository, metrics: Metrics, stack: AsyncExitStack
-) -> tuple[Loader, RemoteCache]:
-    """The read path that the mode asks for, and its remote tier."""
+) -> tuple[Loader, RemoteCache, ChangeFeed]:
+    """The read path that the mode asks for, its remote tier, and what tells of changes past it."""
     full = settings.mode is Mode.FULL
     background = TaskSet(limit=MAX_BACKGROUND)
     memory = None
@@ -219,9 +221,8 @@ async def _loader(
         leased=await _leased(settings, client, remote, origin, background, metrics, stack),
     )
     stack.push_async_callback(loader.aclose, CLOSE_TIMEOUT_S)
-    if full and settings.coherence_enabled:
-        await _follow_changes(settings, loader, remote, coherence, recovery, metrics, stack)
-    return loader, remote
+    feed = await _feed(settings, loader, remote, coherence, recovery, metrics, stack)
+    return loader, remote, feed
 
 
 def _remote_tier(
@@ -360,7 +361,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-async def _follow_changes(
+async def _feed(
     settings: Settings,
     loader: Loader,
     remote: RemoteCache,
@@ -368,19 +369,40 @@ async def _follow_changes(
     recovery: Recovery,
     metrics: Metrics,
     stack: AsyncExitStack,
-) -> None:
-    kept = await bookmarked(remote)
+) -> ChangeFeed:
+    """Begun. Where the cache is not to be coherent, only watchers are told of changes."""
+    kept = await bookmarked(remote) if coherence.is_expected else None
     feed = ChangeFeed(
         settings.database_url,
         connect_timeout_s=settings.database_connect_timeout_s,
         resume_from=None if kept is None else Position.parse(kept),
     )
+    stack.push_async_callback(feed.aclose)
+    if not coherence.is_expected:
+        await feed.start()
+        return feed
     feed.add(_Announcements(loader, coherence, metrics))
     bookmark = Bookmark(remote, lambda: str(feed.position) if feed.is_up and not recovery.pending else None)
-    stack.push_async_callback(feed.aclose)
     stack.push_async_callback(bookmark.aclose)
     await feed.start()
     bookmark.start()
+    return feed
+
+
+async def _watches(
+    settings: Settings, loader: Loader, feed: ChangeFeed, metrics: Metrics, stack: AsyncExitStack
+) -> Watches:
+    """Fed by the same announcements, in every mode, and told of each after the cache is."""
+    watches = Watches(
+        lambda template_id: in_domain_terms(loader.current(str(template_id))),
+        max_watches=settings.watch_max_streams,
+        max_ids=settings.watch_max_ids,
+        events=metrics,
+    )
+    metrics.watch_watches(watches.__len__, lambda: watches.ids)
+    stack.push_async_callback(watches.aclose)
+    feed.add(watches)
+    return watches
 
 
 class _Announcements:

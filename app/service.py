@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +26,8 @@ from app.domain.errors import (
 from app.domain.ports import Cache, ImportBatch, ImportSummary, Reading, Repository, Written
 from app.domain.template import Template, TemplateDraft, TemplatePatch, check_id
 from app.domain.write_request import check_request_id
+from app.watching.watch import Watch
+from app.watching.watches import Watches
 
 MAX_PAGE = 100
 
@@ -54,26 +56,37 @@ def from_payload(payload: bytes) -> Template:
     )
 
 
+async def in_domain_terms(reading: Awaitable[Reading]) -> Reading:
+    """What `reading` gives. What waiting for others raises is raised as an error of the domain."""
+    try:
+        return await reading
+    except (TooManyWaitersError, TooManyLockWaitersError, BulkheadFullError, BulkheadTimeoutError) as error:
+        raise OverloadedError from error
+    except BreakerOpenError as error:
+        raise StorageUnavailableError(error.retry_after_s) from error
+    except (WaitTimeoutError, TimeoutError) as error:
+        raise DeadlineExceededError from error
+    except (FlightCancelledError, GroupClosedError) as error:
+        raise StorageUnavailableError from error
+
+
 class TemplateService:
     """What can be done with templates. Every method raises `app.domain.errors` and nothing else that is expected."""
 
-    def __init__(self, repository: Repository, cache: Cache) -> None:
+    def __init__(self, repository: Repository, cache: Cache, watches: Watches | None = None) -> None:
+        """Without `watches` nothing follows the database's changes, and nothing can be watched."""
         self._repository = repository
         self._cache = cache
+        self._watches = watches
+
+    async def state(self, template_id: int) -> Reading:
+        """What is known of an id, through the cache; its `payload` is `None` where there is no such template."""
+        check_id(template_id)
+        return await in_domain_terms(self._cache.read(template_id))
 
     async def read(self, template_id: int) -> Reading:
         """One template through the cache, as ready bytes. Its `payload` is never `None`."""
-        check_id(template_id)
-        try:
-            reading = await self._cache.read(template_id)
-        except (TooManyWaitersError, TooManyLockWaitersError, BulkheadFullError, BulkheadTimeoutError) as error:
-            raise OverloadedError from error
-        except BreakerOpenError as error:
-            raise StorageUnavailableError(error.retry_after_s) from error
-        except (WaitTimeoutError, TimeoutError) as error:
-            raise DeadlineExceededError from error
-        except (FlightCancelledError, GroupClosedError) as error:
-            raise StorageUnavailableError from error
+        reading = await self.state(template_id)
         if reading.payload is None:
             raise TemplateNotFoundError(template_id)
         return reading
@@ -83,6 +96,17 @@ class TemplateService:
         payload = (await self.read(template_id)).payload
         assert payload is not None  # noqa: S101 - read() promises it
         return from_payload(payload)
+
+    def watch(self, ready: asyncio.Event | None = None, *, fails_fast: bool = False) -> Watch:
+        """A watch of no ids yet; as `app.watching.watches.Watches.open`."""
+        if self._watches is None:
+            raise StorageUnavailableError
+        return self._watches.open(ready, fails_fast=fails_fast)
+
+    def end_watches(self) -> None:
+        """The service is about to stop: every watch ends by `StoppingError`, and no new one is opened."""
+        if self._watches is not None:
+            self._watches.close()
 
     async def create(self, draft: TemplateDraft, request_id: str | None = None) -> Template:
         """A new template. With a `request_id`, here as in the other writes, see `Repository`."""

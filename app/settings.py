@@ -208,6 +208,13 @@ class Settings(BaseSettings):
     )
     clock_skew_s: float = Field(1.0, ge=0, le=60, description="How far apart the clocks of replicas may be.")
 
+    watch_max_streams: int = Field(
+        4_096, ge=1, description="Most calls that watch templates at a time; one more gets RESOURCE_EXHAUSTED."
+    )
+    watch_max_ids: int = Field(
+        500_000, ge=1, description="Most templates that they watch together, counted once for each call."
+    )
+
     drain_delay_s: float = Field(
         0.5, ge=0, le=300, description="After SIGTERM, how long to go on serving while `/ready` says 503."
     )

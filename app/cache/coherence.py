@@ -24,6 +24,11 @@ class Coherence:
         self._lost_at: float | None = clock() if expected else None
 
     @property
+    def is_expected(self) -> bool:
+        """Whether the origin announces changes at all."""
+        return self._expected
+
+    @property
     def is_up(self) -> bool:
         """Whether changes are being announced, or none are expected to be."""
         return self._lost_at is None

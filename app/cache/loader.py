@@ -146,6 +146,23 @@ class Loader:
         self._events.answered(source)
         return self._reading(entry, source)
 
+    async def current(self, key: str) -> Reading:
+        """The value of `key` as it is now, or one that is yet to be announced to be past. Raises as `read` does.
+
+        Where the origin announces no changes, that is known of nothing that a tier holds: then it is loaded, and given
+        to the tiers. Whoever asks is to see to it that a crowd asks once.
+        """
+        if self._coherence.is_expected:
+            return await self.read(key)
+        if self._least.is_needed(key):
+            self._events.least_load()
+        entry = await self._origin.load(key)
+        if entry.ttl_s > 0:
+            await self._remote.put(key, entry)
+        self._keep(key, entry)
+        self._events.answered("origin")
+        return self._reading(entry, "origin")
+
     def _held(self, key: str) -> Entry | None:
         """What L1 holds of `key` now, if it may be served as it is. Nothing is counted."""
         slot = self._memory.get(key) if self._memory is not None else None
@@ -185,6 +202,8 @@ class Loader:
         self._floors.raise_all(self._now())
         if self._memory is not None:
             self._memory.clear()
+        self._refreshing.clear()
+        self._protection.forget_all()  # those in the air may bring what is past
         self._recovery.sweep_later()
 
     def flush(self) -> None:

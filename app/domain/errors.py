@@ -87,6 +87,16 @@ class OverloadedError(DomainError):
         self.retry_after_s = retry_after_s
 
 
+class StoppingError(DomainError):
+    """The service is about to stop, so it ends what would go on for ever; another replica may take over."""
+
+    code = "stopping"
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__("the service is about to stop: ask again")
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceededError(DomainError):
     """The caller's time ran out; the work may go on for others."""
 

@@ -109,6 +109,18 @@ class Reading(Protocol):
         ...
 
 
+class Announced(Protocol):
+    """A template was inserted, updated or deleted."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def version(self) -> int:
+        """What the id has now, unless it is already higher."""
+        ...
+
+
 class Cache(Protocol):
     """The read path in front of the repository."""
 

@@ -43,7 +43,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own. Implements `app.cache.events.CacheEvents`.
+    """The metrics of one process, in a registry of their own. Implements `app.cache.events.CacheEvents` and
+    `app.watching.watches.WatchEvents`.
 
     Every series with a known label set exists from the start, at zero, so that a rate over it is 0 and not nothing.
     """
@@ -136,6 +137,20 @@ class Metrics:
         )
         self._l1_entries = Gauge("cache_l1_entries", "Values kept in this process.", registry=registry)
         self._l1_bytes = Gauge("cache_l1_bytes", "What they take, by estimate.", registry=registry)
+        self._watches = Gauge("watch_streams", "Calls that watch templates.", registry=registry)
+        self._watched = Gauge("watch_ids", "Templates that they watch, counted once for each call.", registry=registry)
+        self._told = PlainCounter("watch_told", "States of templates told to watchers.", registry=registry)
+        self._skipped = PlainCounter(
+            "watch_versions_skipped",
+            "Versions that were not told, because a newer one had come before the watcher read.",
+            registry=registry,
+        )
+        self._watch_failures = Counter(
+            "watch_load_failures_total", "Reads for watchers that failed and are tried again.", registry=registry
+        )
+        self._watch_refusals = Counter(
+            "watch_rejections_total", "Watches refused because there were too many.", registry=registry
+        )
         self._shared = Counter(
             "singleflight_shared_total", "Callers that got the outcome of another caller's flight.", registry=registry
         )
@@ -174,6 +189,7 @@ class Metrics:
         self._info.labels(mode, version).set(1)
         self.in_flight = self._in_flight.count
         self._least_loads = self._least.child()
+        self._tellings, self._skips = self._told.child(), self._skipped.child()
         self._hit_by_tier = {tier: self._hits.child(tier) for tier in TIERS}
         self._read_by_source = {source: self._reads.child(source) for source in SOURCES}
         self._stale_by_cause = {cause: self._stale.labels(cause) for cause in STALE_CAUSES}
@@ -281,6 +297,21 @@ class Metrics:
     def watch_tasks(self, tasks: Callable[[], int]) -> None:
         """Ask this at each scrape."""
         self._tasks.set_function(tasks)
+
+    def told(self, skipped: int) -> None:
+        self._tellings.value += 1
+        self._skips.value += skipped
+
+    def watch_load_failed(self) -> None:
+        self._watch_failures.inc()
+
+    def watch_refused(self) -> None:
+        self._watch_refusals.inc()
+
+    def watch_watches(self, streams: Callable[[], int], ids: Callable[[], int]) -> None:
+        """Ask these at each scrape."""
+        self._watches.set_function(streams)
+        self._watched.set_function(ids)
 
     def watch_pending(self, pending: Callable[[], int]) -> None:
         """Ask this at each scrape."""

@@ -26,6 +26,12 @@ def template(stored: Template) -> pb.Template:
     )
 
 
+def state(template_id: int, version: int, payload: bytes | None) -> pb.TemplateState:
+    """What is known of an id; `payload` is `None` where there is no such template."""
+    found = None if payload is None else template(from_payload(payload))
+    return pb.TemplateState(id=template_id, version=version, template=found)
+
+
 def details(reading: Reading) -> pb.GetTemplateDetailsResponse:
     """The answer to a read that found a template."""
     assert reading.payload is not None  # noqa: S101 - the service raises where there is no template

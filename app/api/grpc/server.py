@@ -91,7 +91,7 @@ class GrpcServer:
         self._health.set_serving(serving)
 
     async def drain(self, timeout_s: float) -> None:
-        """Health turns NOT_SERVING, clients are told to go (GOAWAY), calls in flight finish.
+        """Health turns NOT_SERVING, watches end, clients are told to go (GOAWAY), calls in flight finish.
 
         Those that are still running after `timeout_s` seconds are cancelled. Returns when none is left to answer. A
         second drain with less patience hastens the first. Has no effect on a server that was not started.
@@ -101,6 +101,7 @@ class GrpcServer:
         health from sending any.
         """
         self._health.close()
+        self._servicer.close()
         if self._reflection is not None:
             self._reflection.close()
         if self._server is None:

@@ -28,6 +28,7 @@ from app.domain.errors import (
     InvalidInputError,
     OverloadedError,
     RequestIdReusedError,
+    StoppingError,
     StorageUnavailableError,
     TemplateNotFoundError,
     VersionMismatchError,
@@ -41,6 +42,7 @@ STATUSES: Mapping[type[DomainError | CallError], grpc.StatusCode] = {
     StorageUnavailableError: grpc.StatusCode.UNAVAILABLE,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    StoppingError: grpc.StatusCode.UNAVAILABLE,
     MalformedMessageError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidMetadataError: grpc.StatusCode.INVALID_ARGUMENT,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -115,7 +117,7 @@ def _details(error: Exception) -> list[Message]:
                 type="VERSION", subject=f"templates/{error.template_id}", description=str(error)
             )
             return [PreconditionFailure(violations=[violation])]
-        case StorageUnavailableError() | OverloadedError() | RateLimitedError():
+        case StorageUnavailableError() | OverloadedError() | StoppingError() | RateLimitedError():
             return [RetryInfo(retry_delay=timedelta(seconds=max(0.0, error.retry_after_s)))]
     return []
 

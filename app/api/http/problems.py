@@ -17,6 +17,7 @@ from app.domain.errors import (
     InvalidInputError,
     OverloadedError,
     RequestIdReusedError,
+    StoppingError,
     StorageUnavailableError,
     TemplateNotFoundError,
     VersionMismatchError,
@@ -71,6 +72,7 @@ STATUSES: Mapping[type[Exception], HTTPStatus] = {
     InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     OverloadedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """The table. A subclass of an error that is listed has its status."""
@@ -105,7 +107,7 @@ def for_error(error: DomainError | RequestError) -> Response:
     if status is None:
         return internal()
     headers = {}
-    if isinstance(error, StorageUnavailableError | OverloadedError):
+    if isinstance(error, StorageUnavailableError | OverloadedError | StoppingError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, BodyTooLargeError | RequestTimeoutError):
         headers["Connection"] = "close"  # rather than read the rest of the body

@@ -17,6 +17,7 @@ from app.domain.errors import (
     DomainError,
     InvalidInputError,
     OverloadedError,
+    StoppingError,
     StorageUnavailableError,
     TemplateNotFoundError,
     VersionMismatchError,
@@ -33,6 +34,7 @@ SAMPLES: dict[type[DomainError], DomainError] = {
     VersionMismatchError: VersionMismatchError(7, 3),
     StorageUnavailableError: StorageUnavailableError(0.3),
     OverloadedError: OverloadedError(2.1),
+    StoppingError: StoppingError(0.3),
     DeadlineExceededError: DeadlineExceededError(),
 }
 
