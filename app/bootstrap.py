@@ -29,7 +29,7 @@ from app.cache.lease import LeasedFill
 from app.cache.least import LeastLoads
 from app.cache.loader import Loader, Policy, Reading
 from app.cache.memory import MemoryCache
-from app.cache.origin import LoadDeadlineError, Loaded, Origin
+from app.cache.origin import Load, LoadDeadlineError, Loaded, Origin
 from app.cache.protection import Mutex, Protection, Singleflight, Unprotected
 from app.cache.recovery import Recovery
 from app.cache.remote import RemoteCache, counts_as_failure
@@ -42,13 +42,15 @@ from app.concurrency.tasks import TaskSet
 from app.domain.errors import OverloadedError, StorageUnavailableError
 from app.health import Health
 from app.service import TemplateService, in_domain_terms, to_payload
-from app.settings import Mode, Settings
+from app.settings import Mode, Settings, TracingSettings
 from app.storage.changes import Change, ChangeFeed, Position
 from app.storage.imports import ImportLimits
 from app.storage.migrate import migrate
 from app.storage.postgres import ANSWER_GRACE_S, Database
 from app.storage.templates import TemplateRepository
 from app.telemetry.metrics import Metrics
+from app.telemetry.traced_metrics import TracedMetrics
+from app.tracing import Untraced, exporting
 from app.watching.watches import Watches
 
 CLOSE_TIMEOUT_S = 2.0
@@ -82,18 +84,20 @@ MAX_FLOORS, MAX_PENDING, MAX_BACKGROUND = 100_000, 10_000, 10_000
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Runtime]:
+async def running(settings: Settings, tracing: TracingSettings | None = None) -> AsyncIterator[Runtime]:
     """The service, wired and connected; what it opened is closed at the end, in reverse order: stop serving before.
 
-    Raises `StorageUnavailableError` where the database can't be reached within its start timeout, and what
-    `app.storage` raises where it refuses us or its migrations fail. Redis need not be there. Raises `TlsError` where
-    gRPC is to have TLS and a file can't be used.
+    Traces are made where `tracing` says where to. Raises `TracingError` where they can't be made so, `TlsError` where
+    gRPC is to have TLS and a file can't be used, `StorageUnavailableError` where the database can't be reached within
+    its start timeout, and what `app.storage` raises where it refuses us or its migrations fail. Redis may be away.
     """
-    metrics = Metrics(mode=settings.mode.value, version=__version__, ttl_s=settings.cache_ttl_s)
+    makes = Metrics if tracing is None or tracing.endpoint is None else TracedMetrics
+    metrics = makes(mode=settings.mode.value, version=__version__, ttl_s=settings.cache_ttl_s)
     loop = asyncio.get_running_loop()
     metrics.watch_tasks(lambda: len(asyncio.all_tasks(loop)))
     tls = _grpc_tls(settings, metrics)
     async with AsyncExitStack() as stack:
+        traced = await stack.enter_async_context(exporting(tracing, settings.database_url, metrics, CLOSE_TIMEOUT_S))
         database = await Database.connect(
             settings.database_url,
             pool_min=settings.database_pool_min,
@@ -103,6 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             statement_timeout_s=settings.database_statement_timeout_s,
             start_timeout_s=settings.database_start_timeout_s,
             application_name=f"template-{settings.mode.value}",
+            session=traced.session,
         )
         stack.push_async_callback(database.close, CLOSE_TIMEOUT_S)
         if settings.database_migrate:
@@ -116,7 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             on_import=metrics.import_ended,
         )
         metrics.watch_imports(lambda: repository.imports_in_flight)
-        loader, remote, feed = await _loader(settings, repository, metrics, stack)
+        loader, remote, feed = await _loader(settings, repository, metrics, traced, stack)
         watches = await _watches(settings, loader, feed, metrics, stack)
         service = TemplateService(repository, _ByTemplate(loader), watches)
         health = Health({"cache": remote.answers, "database": partial(_answers, database)})
@@ -129,12 +134,13 @@ async def running(settings: Settings) -> AsyncIterator[Runtime]:
             max_age_s=settings.http_max_age_s,
             receive_timeout_s=settings.http_receive_timeout_s,
             fresh=loader.fresh,
+            tracer=traced.tracer,
         )
         grpc = GrpcServer(
             service,
             settings.grpc_host,
             settings.grpc_port,
-            interceptors=interceptors(metrics.calls, _grpc_policy(settings)),
+            interceptors=interceptors(metrics.calls, _grpc_policy(settings), traced.tracer),
             fresh=loader.fresh,
             options=_grpc_options(settings),
             tls=tls,
@@ -189,7 +195,7 @@ def _import_limits(settings: Settings) -> ImportLimits:
 
 
 async def _loader(
-    settings: Settings, repository: TemplateRepository, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings, repository: TemplateRepository, metrics: Metrics, traced: Untraced, stack: AsyncExitStack
 ) -> tuple[Loader, RemoteCache, ChangeFeed]:
     """The read path that the mode asks for, its remote tier, and what tells of changes past it."""
     full = settings.mode is Mode.FULL
@@ -198,17 +204,17 @@ async def _loader(
     if full and settings.l1_enabled:
         memory = MemoryCache(max_entries=settings.l1_max_entries, max_bytes=settings.l1_max_bytes)
     coherence = Coherence(expected=full and settings.coherence_enabled, grace_s=settings.coherence_grace_s)
-    client = _redis(settings)
+    client = _redis(settings, traced)
     remote, recovery = _remote_tier(settings, client, metrics, memory, coherence, stack)
     await remote.answers()  # connected before the bookmark or a read is asked for, which have no time for that
     floor_life_s = (
         settings.cache_ttl_s + max(settings.grace_s, settings.stale_if_error_s) + 2 * settings.load_deadline_s
     )
-    origin = _origin(settings, repository, metrics)
+    origin = _origin(settings, traced.load(partial(_load, repository)), metrics)
     loader = Loader(
         origin=origin,
         remote=remote,
-        protection=_protection(settings),
+        protection=_protection(settings, traced),
         events=metrics,
         least=LeastLoads(settings.cache_ttl_s),
         background=background,
@@ -271,17 +277,18 @@ def _remote_tier(
     return remote, recovery
 
 
-def _redis(settings: Settings) -> Redis | ClusterClient:
+def _redis(settings: Settings, traced: Untraced) -> Redis | ClusterClient:
     return connect(
         settings.redis_url,
         connections=settings.redis_pool_max,
         timeout_s=settings.redis_timeout_s,
         failures=settings.redis_breaker_failures,
         open_s=settings.redis_breaker_open_s,
+        client=traced.redis,
     )
 
 
-def _origin(settings: Settings, repository: TemplateRepository, metrics: Metrics) -> Origin:
+def _origin(settings: Settings, load: Load, metrics: Metrics) -> Origin:
     full = settings.mode is Mode.FULL
     bulkhead = breaker = None
     if full and settings.bulkhead_concurrent:
@@ -300,7 +307,7 @@ def _origin(settings: Settings, repository: TemplateRepository, metrics: Metrics
             on_change=lambda _old, new: report(new.value),
         )
     return Origin(
-        partial(_load, repository),
+        load,
         ttl_s=settings.cache_ttl_s,
         negative_ttl_s=settings.negative_ttl_s if full else 0.0,
         jitter=settings.cache_ttl_jitter,
@@ -338,7 +345,7 @@ async def _leased(
     )
 
 
-def _protection(settings: Settings) -> Protection:
+def _protection(settings: Settings, traced: Untraced) -> Protection:
     max_waiters = settings.singleflight_max_waiters or None
     wait_timeout_s = settings.singleflight_wait_timeout_s
     match settings.mode:
@@ -347,7 +354,7 @@ def _protection(settings: Settings) -> Protection:
         case Mode.MUTEX:
             return Mutex(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s)
         case Mode.SINGLEFLIGHT | Mode.FLEET | Mode.FULL:
-            return Singleflight(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s)
+            return traced.flights(Singleflight(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s))
 
 
 def _policy(settings: Settings) -> Policy:

@@ -5,7 +5,16 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from app.settings import ENV_PREFIX, Mode, Settings, SettingsError, load_settings, unknown_variables
+from app.settings import (
+    ENV_PREFIX,
+    OTEL_PREFIX,
+    Mode,
+    Settings,
+    SettingsError,
+    load_settings,
+    load_tracing_settings,
+    unknown_variables,
+)
 
 SECRET = "hunter2-s3cret"
 
@@ -13,7 +22,7 @@ SECRET = "hunter2-s3cret"
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.upper().startswith(ENV_PREFIX):
+        if name.upper().startswith((ENV_PREFIX, OTEL_PREFIX)):
             monkeypatch.delenv(name)
 
 
@@ -150,3 +159,49 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is(
     monkeypatch.setenv("APP_HTTP_PORT", "1")
     monkeypatch.setenv("APPLE_PORT", "1")
     assert unknown_variables() == [sentence]
+
+
+TRACING_BAD = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["jaeger:4317", "grpc://jaeger:4317", "http://", "http://h:port", "http://h:99999"],
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": [f"http://user:{SECRET}@h:4317", f"http://{SECRET}@h"],
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ["http/json", SECRET],
+    "OTEL_TRACES_EXPORTER": ["console", "otlp,console"],
+    "OTEL_TRACES_SAMPLER": ["sometimes", "jaeger_remote"],
+    "OTEL_TRACES_SAMPLER_ARG": ["2", "-0.1", "half", "nan"],
+    "OTEL_SDK_DISABLED": ["perhaps"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in TRACING_BAD for value in TRACING_BAD[name]])
+def test_a_tracing_variable_that_cannot_be_used_is_named_in_one_line_without_telling_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_tracing_settings()
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ")
+    assert len(message.splitlines()) == 1
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoint"),
+    [
+        ({}, None),
+        ({"EXPORTER_OTLP_ENDPOINT": ""}, None),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://h:4317"}, "http://h:4317"),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://[::1]:4317"}, "http://[::1]:4317"),
+        ({"EXPORTER_OTLP_ENDPOINT": "https://h/", "EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "https://h/v1/traces"),
+        ({"EXPORTER_OTLP_TRACES_ENDPOINT": "http://t/x", "EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http://t/x"),
+        ({"EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:1", "EXPORTER_OTLP_ENDPOINT": "http://h:4317"}, "http://t:1"),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://h:4317", "TRACES_EXPORTER": "none"}, None),
+        ({"EXPORTER_OTLP_ENDPOINT": "http://h:4317", "SDK_DISABLED": "true"}, None),
+    ],
+)
+def test_traces_go_where_the_variables_say_and_nowhere_without(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], endpoint: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(OTEL_PREFIX + name, value)
+    assert load_tracing_settings().endpoint == endpoint

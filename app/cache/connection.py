@@ -22,27 +22,34 @@ _NODE = re.compile(r"(?P<host>\[[^\]]+\]|[^:]+)(?::(?P<port>\d+))?")
 
 
 def connect(
-    url: str, *, connections: int, timeout_s: float, failures: int = 5, open_s: float = 1.0
+    url: str,
+    *,
+    connections: int,
+    timeout_s: float,
+    failures: int = 5,
+    open_s: float = 1.0,
+    client: type[Redis] = Redis,
 ) -> Redis | ClusterClient:
     """The client for `redis://…`, or for `redis+cluster://[user:password@]host:port,host:port`; `rediss` for TLS.
 
     It allows so many operations at a time, and one subscription besides. `timeout_s` bounds each operation on a
     cluster; on one server the caller does. A cluster's node is given up for `open_s` seconds after `failures` in a row.
-    Nothing is connected before it is needed. Raises `ValueError` where the URL is none.
+    Nothing is connected before it is needed. `client` is what each server, or node, is asked by. Raises `ValueError`
+    where the URL is none.
     """
     if "+cluster://" not in url.split("?")[0]:
-        return _server(url, connections)
+        return _server(url, connections, client)
     scheme, login, seeds, query = _parts(url)
 
     def node(address: Address) -> Redis:
         host, port = address
         where = f"[{host}]" if ":" in host else host
-        return _server(f"{scheme}://{login}{where}:{port}{query}", connections)
+        return _server(f"{scheme}://{login}{where}:{port}{query}", connections, client)
 
     return ClusterClient(seeds, node, timeout_s=CLUSTER_SHARE * timeout_s, failures=failures, open_s=open_s)
 
 
-def _server(url: str, connections: int) -> Redis:
+def _server(url: str, connections: int, client: type[Redis]) -> Redis:
     # No timeouts of the client's own: its callers bound each operation whole, waiting for a connection and opening one
     # included. Besides, under a socket_timeout the client sends by way of asyncio.wait_for, which on Python 3.11 may
     # swallow a cancellation, and then a flight that all have left goes on to load.
@@ -55,7 +62,7 @@ def _server(url: str, connections: int) -> Redis:
         retry=Retry(NoBackoff(), 0),
         driver_info=None,  # finding out its version reads files for each connection, on the event loop
     )
-    return Redis.from_pool(pool)
+    return client.from_pool(pool)
 
 
 def _parts(url: str) -> tuple[str, str, list[Address], str]:

@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 import uvloop
@@ -18,8 +19,10 @@ import uvloop
 from app.cli.failure import CommandError
 from app.cli.server import Address
 from app.cli.server import serve as run_server
-from app.settings import Settings, SettingsError, load_settings, unknown_variables
+from app.settings import Settings, SettingsError, load_settings, load_tracing_settings, unknown_variables
 from app.telemetry import logs
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve HTTP and gRPC until SIGTERM or Ctrl-C, then drain. Settings come from the environment: docs/settings.md."""
-    settings = settings_or_fail()
+    settings, tracing = settings_or_fail(), or_fail(load_tracing_settings)
     logs.configure(settings.log_level)
     for sentence in unknown_variables():
         _log.warning(sentence)
@@ -47,13 +50,18 @@ def serve(
             _log.info("serving %s and gRPC on %s, mode %s", address.http_url, address.grpc_target, settings.mode.value)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_server(settings, announce))
+        runner.run(run_server(settings, announce, tracing))
 
 
 def settings_or_fail() -> Settings:
     """The settings, or a `CommandError` that names what can't be used."""
+    return or_fail(load_settings)
+
+
+def or_fail(load: Callable[[], T]) -> T:
+    """What `load` reads from the environment, or a `CommandError` that names what can't be used."""
     try:
-        return load_settings()
+        return load()
     except SettingsError as error:
         raise CommandError(f"bad setting: {error}", status=2) from error
 

@@ -19,8 +19,9 @@ from app.bootstrap import Runtime, running
 from app.cli.failure import CommandError
 from app.domain.errors import StorageUnavailableError
 from app.health import Status
-from app.settings import Settings
+from app.settings import Settings, TracingSettings
 from app.storage.errors import MigrationError, StorageConfigurationError
+from app.telemetry.tracing import TracingError
 
 HEALTH_INTERVAL_S = 1.0
 """How often gRPC's health service is brought up to date."""
@@ -80,7 +81,9 @@ class _Server(uvicorn.Server):
         )
 
 
-async def serve(settings: Settings, on_ready: Callable[[Address], None]) -> None:
+async def serve(
+    settings: Settings, on_ready: Callable[[Address], None], tracing: TracingSettings | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; `on_ready` is called once both ports are listening.
 
     A second signal ends the draining at once; one that comes while the service starts ends the start. Raises
@@ -89,9 +92,15 @@ async def serve(settings: Settings, on_ready: Callable[[Address], None]) -> None
     stop = _Stop()
     with contextlib.closing(_listen(settings.http_host, settings.http_port)) as listener:
         try:
-            async with running(settings) as runtime:
+            async with running(settings, tracing) as runtime:
                 await _serve(runtime, listener, stop, on_ready)
-        except (StorageUnavailableError, StorageConfigurationError, MigrationError, TlsError) as error:
+        except (
+            StorageUnavailableError,
+            StorageConfigurationError,
+            MigrationError,
+            TlsError,
+            TracingError,
+        ) as error:
             raise CommandError(str(error)) from error
         except asyncio.CancelledError:
             if not stop.asked.is_set():

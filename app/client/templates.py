@@ -15,7 +15,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from app.client.canary import Canary
-from app.client.channel import metadata, open_channel
+from app.client.channel import Metadata, metadata, open_channel
 from app.client.endpoint import DEFAULT_TARGET, Endpoint
 from app.client.errors import DeadlineExceededError, call_error
 from app.client.imports import batches
@@ -24,6 +24,7 @@ from app.client.watch import follow
 from app.concurrency.budget import BudgetExceededError, allotted
 from app.proto.template.v1 import template_pb2 as pb
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
+from app.telemetry.tracing import outgoing
 
 TIMEOUT_S = 5.0
 IMPORT_TIMEOUT_S = 300.0
@@ -39,8 +40,13 @@ class _Route:
     def __init__(self, endpoint: Endpoint) -> None:
         self.channel = open_channel(endpoint)
         self.stub = TemplateServiceStub(self.channel)  # type: ignore[no-untyped-call]
-        self.metadata = metadata(endpoint)
+        self._metadata = metadata(endpoint)
         self.ended: Counter[str] = Counter()
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes along with a call made now: the caller's trace, too, so that the service continues it."""
+        return (*self._metadata, *outgoing())
 
 
 class TemplateClient:

@@ -61,7 +61,7 @@ class ConnectionLostError(StorageUnavailableError):
     """The connection ended before the answer came; the statement may or may not have been carried out."""
 
 
-class _Session(asyncpg.Connection):
+class Session(asyncpg.Connection):
     """A pooled session, which goes back as it is, without the driver's round trip to reset it.
 
     The exception is one whose last call did not end as it should. A call cancelled between preparing and executing
@@ -104,6 +104,7 @@ class Database:
         statement_timeout_s: float,
         start_timeout_s: float,
         application_name: str,
+        session: type[Session] = Session,
     ) -> Database:
         """A database that has answered once.
 
@@ -120,7 +121,7 @@ class Database:
                 max_size=pool_max,
                 timeout=connect_timeout_s,
                 command_timeout=statement_timeout_s + ANSWER_GRACE_S,
-                connection_class=_Session,
+                connection_class=session,
                 server_settings=_session_settings(application_name, statement_timeout_s, statement_timeout_s / 2),
             )
             try:
@@ -325,7 +326,7 @@ def _is_gone(connection: Connection | PooledConnection) -> bool:
 def _bring_in_step(connection: PooledConnection) -> None:
     """Before it is used again."""
     if not _is_gone(connection):
-        cast("_Session", connection).fell_out_of_step()
+        cast("Session", connection).fell_out_of_step()
 
 
 async def _close(connection: Connection) -> None:

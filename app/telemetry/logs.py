@@ -8,6 +8,8 @@ import time
 from contextvars import ContextVar
 from typing import Final
 
+from app.telemetry.tracing import trace_id
+
 REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 """The id of the call that this code runs for; it stands in every line that is logged meanwhile."""
 
@@ -21,7 +23,8 @@ _CONTINUED: Final = "    "
 
 
 def configure(level: str) -> None:
-    """To standard error: UTC time, level, logger, message, and the id of the call that it is about, if there is one.
+    """To standard error: UTC time, level, logger, message, and the ids of the call and the trace that it
+    is about, if there are any.
 
     Every record begins a line, and only records do: line breaks in values are escaped, and what follows a message, such
     as a traceback, is indented.
@@ -40,9 +43,11 @@ class _Unforgeable(logging.Formatter):
     converter = staticmethod(time.gmtime)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
-        request_id = REQUEST_ID.get()
         message = super().formatMessage(record)
-        return (message if request_id is None else f"{message} request_id={request_id}").translate(_ESCAPES)
+        for name, value in (("request_id", REQUEST_ID.get()), ("trace_id", trace_id())):
+            if value is not None:
+                message = f"{message} {name}={value}"
+        return message.translate(_ESCAPES)
 
     def format(self, record: logging.LogRecord) -> str:
         message, *more = super().format(record).split("\n")

@@ -36,6 +36,7 @@ REFUSALS = ("full", "timeout")
 CERTIFICATE_OUTCOMES = {True: "taken_over", False: "refused"}
 REQUEST_ENDS = ("recorded", "repeated", "reused")
 IMPORT_ENDS = ("done", "repeated", "refused", "rejected", "late", "broken_off", "failed")
+SPAN_ENDS = ("exported", "failed", "dropped")
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -179,6 +180,12 @@ class Metrics:
         self._imports = Counter("imports_total", "Imports, by how they ended.", ["end"], registry=registry)
         self._imported = Counter("imported_templates_total", "Templates made by imports.", registry=registry)
         self._imports_in_flight = Gauge("imports_in_flight", "Imports under way.", registry=registry)
+        self._spans = Counter(
+            "tracing_spans_total",
+            "Spans of traces, by what became of them: taken by the receiver, not taken, or too many to be kept.",
+            ["end"],
+            registry=registry,
+        )
         self._draining = Gauge("draining", "1 from the moment the process was told to end.", registry=registry)
         self._info = Gauge("app_info", "Always 1; the labels say what runs.", ["mode", "version"], registry=registry)
 
@@ -197,6 +204,7 @@ class Metrics:
         self._certificate_reload = {
             good: self._certificate_reloads.labels(outcome) for good, outcome in CERTIFICATE_OUTCOMES.items()
         }
+        self._spans_by_end = {end: self._spans.labels(end) for end in SPAN_ENDS}
         self._refused_by_why = {why: self._refused.labels(why) for why in REFUSALS}
         for request_end in REQUEST_ENDS:
             self._write_requests.labels(request_end)
@@ -283,6 +291,10 @@ class Metrics:
     def announced(self, delay_s: float) -> None:
         """A change was announced, so long after it was made."""
         self._invalidation_seconds.observe(max(0.0, delay_s))
+
+    def spans(self, end: Literal["exported", "failed", "dropped"], count: int) -> None:
+        """So many spans came to this end. May be called by any thread."""
+        self._spans_by_end[end].inc(count)
 
     def watch_bulkhead(self, in_use: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Ask these at each scrape."""

@@ -20,7 +20,7 @@ from app.cli.loadtest import loadtest
 from app.domain.ports import Cache, Repository
 from app.health import Health
 from app.service import TemplateService
-from app.settings import ENV_PREFIX, Settings
+from app.settings import ENV_PREFIX, OTEL_PREFIX, Settings, TracingSettings
 from app.telemetry.metrics import Metrics
 from app.telemetry.plain import PlainMetric
 from tests.docs import cases
@@ -31,7 +31,7 @@ UNITS = {"_s": "s", "_ms": "ms", "_bytes": "bytes"}
 """What the end of a setting's name says of its unit."""
 
 
-def settings(cls: type[Settings] = Settings) -> str:
+def settings(cls: type[Settings] | type[TracingSettings] = Settings, prefix: str = ENV_PREFIX) -> str:
     """Every setting: its variable, default, what it takes, what it means."""
     schema = cls.model_json_schema()
     rows = []
@@ -39,7 +39,9 @@ def settings(cls: type[Settings] = Settings) -> str:
         spec = schema["$defs"][field["$ref"].rpartition("/")[2]] | field if "$ref" in field else field
         default = spec["default"]
         shown = str(default).lower() if isinstance(default, bool) else str(default)
-        rows.append([_code(ENV_PREFIX + name.upper()), _code(shown), _takes(name, spec), spec["description"]])
+        rows.append(
+            [_code(prefix + name.upper()), _code(shown) if shown else "", _takes(name, spec), spec["description"]]
+        )
     return _table(["Variable", "Default", "Takes", "Meaning"], rows)
 
 
@@ -118,8 +120,14 @@ def grpc_errors() -> str:
     )
 
 
+def tracing_settings() -> str:
+    """The same of those that are OpenTelemetry's."""
+    return settings(TracingSettings, OTEL_PREFIX)
+
+
 BLOCKS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/settings.md", "settings"): settings,
+    ("docs/tracing.md", "settings"): tracing_settings,
     ("docs/metrics.md", "metrics"): metrics,
     ("docs/http.md", "endpoints"): http_endpoints,
     ("docs/http.md", "errors"): http_errors,
@@ -156,7 +164,7 @@ def _summary(cls: type[Exception]) -> str:
 
 def _takes(name: str, spec: Mapping[str, Any]) -> str:
     if "enum" in spec:
-        return ", ".join(map(_code, spec["enum"]))
+        return ", ".join(_code(choice) for choice in spec["enum"] if choice)
     if spec["type"] == "boolean":
         return "`true`, `false`"
     if spec["type"] in {"integer", "number"}:

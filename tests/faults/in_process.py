@@ -8,11 +8,12 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
 from app.bootstrap import Runtime, running
-from app.settings import Settings
+from app.settings import Settings, TracingSettings
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(database_url: str, redis_url: str, **settings: object) -> AsyncIterator[Served]:
+async def served(
+    database_url: str, redis_url: str, *, tracing: TracingSettings | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     """The service with these settings, without signals; what is in flight at the end has 2 s."""
     wanted = {"database_url": database_url, "redis_url": redis_url, "database_migrate": False, "grpc_port": 0}
-    async with running(Settings.model_validate({**wanted, "drain_timeout_s": 2, **settings})) as runtime:
+    service = running(Settings.model_validate({**wanted, "drain_timeout_s": 2, **settings}), tracing)
+    async with service as runtime:
         grpc_port = await runtime.grpc.start()
         listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
         config = uvicorn.Config(

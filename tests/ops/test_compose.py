@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.settings import Settings, TracingSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -42,6 +42,7 @@ def test_the_ports_are_the_documented_ones() -> None:
         "redis": [6379],
         "prometheus": [9090],
         "grafana": [3000],
+        "jaeger": [16686],
     }
 
 
@@ -104,6 +105,15 @@ def test_an_orderly_stop_is_longer_than_the_longest_drain(name: str) -> None:
 def test_every_variable_that_compose_sets_is_a_setting(name: str) -> None:
     given = {key for key in SERVICES[name]["environment"] if key.startswith("APP_")}
     assert given <= {f"APP_{field.upper()}" for field in Settings.model_fields}
+
+
+@every_app
+def test_traces_go_where_the_shell_says_and_nowhere_by_default(name: str) -> None:
+    given = {key: value for key, value in SERVICES[name]["environment"].items() if key.startswith("OTEL_")}
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] is None
+    by_sdk = {"OTEL_EXPORTER_OTLP_HEADERS"}
+    assert set(given) <= {f"OTEL_{field.upper()}" for field in TracingSettings.model_fields} | by_sdk
+    assert SERVICES["jaeger"]["profiles"] == ["tracing"]
 
 
 def test_plain_up_starts_no_replica_and_no_unprotected_app() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from opentelemetry.trace import Tracer
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -22,6 +23,7 @@ from app.api.http.hits import Fresh, HitPath
 from app.api.http.parameters import cache_control
 from app.api.http.routes import docs_routes, probe_routes, template_routes
 from app.api.http.schemas import Problem
+from app.api.http.tracing import TracedApp
 from app.domain.errors import DomainError
 from app.health import Health
 from app.service import TemplateService
@@ -42,11 +44,12 @@ def create_app(
     max_age_s: int,
     receive_timeout_s: float,
     fresh: Fresh | None = None,
+    tracer: Tracer | None = None,
 ) -> ASGIApp:
     """The ASGI application over `service`.
 
     `max_age_s` of 0 has clients revalidate each time; `receive_timeout_s` is how long a request's body may take.
-    `fresh`, where given, answers reads ahead of the framework.
+    `fresh`, where given, answers reads ahead of the framework. With a `tracer` each request is a span.
     """
     title, description_path = "Template service", "/openapi.json"
     api = FastAPI(
@@ -57,6 +60,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # The framework's own spans would begin behind the edge, and so leave out all hits.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         exception_handlers={
             DomainError: problems.on_error,
             problems.RequestError: problems.on_error,
@@ -89,13 +94,9 @@ def create_app(
             if route.path != UNCOUNTED:
                 metrics.expect_route(route.path, method)
     hits = None if fresh is None else HitPath(fresh, cache_control=cache_control(max_age_s), metrics=metrics)
-    return Edge(
-        api,
-        routes=frozenset(route.path for route in routes) | {description_path},
-        metrics=metrics,
-        health=health,
-        hits=hits,
-    )
+    paths = frozenset(route.path for route in routes) | {description_path}
+    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits)
+    return edge if tracer is None else TracedApp(edge, tracer, paths)
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:

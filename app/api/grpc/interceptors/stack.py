@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from opentelemetry.trace import Tracer
+
 from app.api.grpc.call import Interceptor
 from app.api.grpc.interceptors.access_log import AccessLog
 from app.api.grpc.interceptors.authentication import Authentication
@@ -15,6 +17,7 @@ from app.api.grpc.interceptors.metadata import MetadataRules
 from app.api.grpc.interceptors.open_streams import OpenStreams
 from app.api.grpc.interceptors.rate_limit import RateLimit
 from app.api.grpc.interceptors.request_id import RequestIds
+from app.api.grpc.interceptors.tracing import Tracing
 from app.api.grpc.reflection import REFLECTION_SERVICES
 from app.concurrency.token_bucket import TokenBuckets
 from app.telemetry.calls import CallMetrics
@@ -40,14 +43,17 @@ class CallPolicy:
     rate_burst: int = 100
 
 
-def interceptors(metrics: CallMetrics, policy: CallPolicy | None = None) -> list[Interceptor]:
-    """From the outermost to the innermost.
+def interceptors(
+    metrics: CallMetrics, policy: CallPolicy | None = None, tracer: Tracer | None = None
+) -> list[Interceptor]:
+    """From the outermost to the innermost. With a `tracer` each call is a span, which all the others are inside of.
 
     What logs and measures stands outside of `Failures`, which tells it the status; all that may refuse a call stands
     inside. Health checks are never refused for their rate: a probe that is refused takes the replica out of service.
     """
     policy = policy or CallPolicy()
     stack: list[Interceptor] = [
+        *([] if tracer is None else [Tracing(tracer)]),
         policy.access_log,
         Measures(metrics),
         OpenStreams(metrics),
