@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 
 from app.bootstrap import Runtime, running
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(
-    database_url: str, redis_url: str, *, tracing: TracingSettings | None = None, **settings: Any
-) -> AsyncIterator[Served]:
-    """The service with these settings, without signals; what is in flight at the end has 2 s."""
+async def served(database_url: str, redis_url: str, **settings: Any) -> AsyncIterator[Served]:
+    """The service with these settings, without signals; what is in flight at the end has 2 s.
+
+    `tracing` among them are `TracingSettings`: without, no traces are made.
+    """
+    tracing = settings.pop("tracing", None)
     wanted = {"database_url": database_url, "redis_url": redis_url, "database_migrate": False, "grpc_port": 0}
     service = running(Settings.model_validate({**wanted, "drain_timeout_s": 2, **settings}), tracing)
     async with service as runtime:

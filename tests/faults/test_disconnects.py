@@ -67,7 +67,7 @@ async def start(database_url: str, redis_url: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as services:
         at_start: set[asyncio.Task[object]] = set()
 
-        async def make(**settings: Any) -> Served:
+        async def make(**settings: object) -> Served:
             app = await services.enter_async_context(served(database_url, redis_url, **settings))
             at_start.update(asyncio.all_tasks())
             return app
