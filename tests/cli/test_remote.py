@@ -152,6 +152,23 @@ async def test_watch_prints_a_line_as_each_change_comes_until_ctrl_c(tmp_path: P
     assert service.requests == [pb.WatchTemplatesRequest(ids=[1, 2])]
 
 
+async def test_watch_goes_on_without_a_word_when_the_service_is_back(tmp_path: Path) -> None:
+    first, second = (
+        FakeService(answers=[telling(state(1, 3))]),
+        FakeService(answers=[telling(state(1, 3), state(1, 5))]),
+    )
+    async with serving(first):
+        watching = await started(tmp_path, "watch", "1", *at(first))
+        assert watching.stdout is not None
+        before = await asyncio.wait_for(watching.stdout.readline(), 60)
+    async with serving(second, f"127.0.0.1:{first.port}"):
+        after = await asyncio.wait_for(watching.stdout.readline(), 60)
+        watching.send_signal(signal.SIGINT)
+        _, err = await asyncio.wait_for(watching.communicate(), 30)
+    assert (before, err) == (b"template 1: version 3, n\n", b"")
+    assert after == b"template 1: version 5, n (1 before it left out)\n"
+
+
 async def test_watch_ends_without_a_word_when_nobody_reads_it_any_more(tmp_path: Path) -> None:
     go = asyncio.Event()
 

@@ -76,9 +76,10 @@ async def test_a_deletion_tells_its_version() -> None:
     assert request.request_id
 
 
-async def test_what_the_service_could_not_do_is_tried_again_with_the_same_request_id() -> None:
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_what_the_service_could_not_do_is_tried_again_with_the_same_request_id(status: grpc.StatusCode) -> None:
     done = giving(pb.CreateTemplateResponse(template=details().template))
-    unavailable = failing(grpc.StatusCode.UNAVAILABLE, "restarting")
+    unavailable = failing(status, "restarting")
     async with serving(FakeService(answers=[unavailable, unavailable, done])) as service, to(service) as client:
         assert await client.create("welcome", "Dear {{name}}") == WELCOME
     assert len({request.request_id for request in service.requests}) == 1
