@@ -13,7 +13,7 @@ from app.proto.template.v1 import template_pb2
 
 SERVICE = template_pb2.DESCRIPTOR.services_by_name["TemplateService"].full_name
 RETRIED = ("GetTemplateDetails", "CreateTemplate", "UpdateTemplate", "DeleteTemplate", "ImportTemplates")
-"""An import is tried again only while all of it so far fits into gRPC's buffer, 256 KiB."""
+"""An import only as long as the service has not taken it up, and all of it so far fits into gRPC's buffer, 256 KiB."""
 
 ATTEMPTS = 4
 """Most tries of a call, the first included."""
