@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -190,6 +192,21 @@ async def _name(client: TemplateClient, template_id: int) -> str:
         return (await client.get(template_id)).template.name
     except NotFoundError:
         return ""
+
+
+async def test_the_example_in_the_documents_runs(
+    database_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(example, "docs/client.md", "exec"), names)
+    async with served(database_url, redis_url) as service:
+        await names["main"](f"127.0.0.1:{service.grpc_port}")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Dear {{name}} ")
+    assert said[1].startswith("ABORTED: ")
+    assert said[2].startswith("2 Template(")
 
 
 async def test_a_service_that_asks_for_a_token_gets_it(database_url: str, redis_url: str) -> None:
