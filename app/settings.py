@@ -287,12 +287,12 @@ def _tokens_by_name(text: str) -> dict[str, str]:
             raise ValueError(f"entry {number} must read name:token, the name of letters, digits, dot, dash, underscore")
         if not _TOKEN.fullmatch(token):
             raise ValueError(
-                f"the token of {name} must have {_MIN_TOKEN_CHARS} to 512 letters, digits and characters of -._~+/="
+                f"the token of entry {number} must have {_MIN_TOKEN_CHARS} to 512 characters: letters, digits, -._~+/="
             )
         if name in tokens:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"entry {number} has the name of one before it")
         if token in tokens.values():
-            raise ValueError(f"{name} has the token of another")
+            raise ValueError(f"entry {number} has the token of one before it")
         tokens[name] = token
     if len(tokens) > _MAX_TOKENS:
         raise ValueError(f"at most {_MAX_TOKENS} tokens, there are {len(tokens)}")

@@ -34,6 +34,21 @@ BAD = {
     "HTTP_MAX_AGE_S": ["-1", "1.5"],
     "HTTP_RECEIVE_TIMEOUT_S": ["0", "-1", "nan", "inf", "3601", "10s"],
     "GRPC_PORT": ["70000"],
+    "GRPC_TOKENS": [
+        SECRET,
+        f"{SECRET}:",
+        f"{SECRET}:short",
+        f"a b:{SECRET}-0123456789",
+        f"a:{SECRET}-0123456789,",
+        f"a:{SECRET} 0123456789",
+        f"a:{SECRET}-0123456789,a:{SECRET}-9876543210",
+        f"a:{SECRET}-0123456789,b:{SECRET}-0123456789",
+        f"a:{SECRET}{'x' * 512}",
+        ",".join(f"a{number}:{SECRET}-0123456789-{number}" for number in range(101)),
+    ],
+    "GRPC_RATE_LIMIT_PER_S": ["-1", "nan", "inf"],
+    "GRPC_RATE_BURST": ["0"],
+    "GRPC_ACCESS_LOG": ["", "some"],
     "DATABASE_URL": ["", SECRET, f"mysql://u:{SECRET}@h/db", f"postgresql://u:{SECRET}@h:port/db", "postgresql://"],
     "DATABASE_POOL_MIN": ["-1", "two"],
     "DATABASE_POOL_MAX": ["0"],
@@ -205,3 +220,10 @@ def test_traces_go_where_the_variables_say_and_nowhere_without(
     for name, value in variables.items():
         monkeypatch.setenv(OTEL_PREFIX + name, value)
     assert load_tracing_settings().endpoint == endpoint
+
+
+def test_tokens_are_read_by_their_clients_names_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_GRPC_TOKENS", f" web:{SECRET}-0123456789 , ci:{SECRET}+/~._== ")
+    settings = load_settings()
+    assert settings.grpc_tokens_by_name == {"web": f"{SECRET}-0123456789", "ci": f"{SECRET}+/~._=="}
+    assert SECRET not in repr(settings)

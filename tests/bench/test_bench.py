@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
+from tests.bench import grpc_load
 from tests.bench.__main__ import NAMES, main
 from tests.bench.figure import BenchError, Figure, Result, Run
 from tests.bench.load import CONNECTIONS, run_load
@@ -136,3 +138,46 @@ async def test_a_server_that_hangs_ends_the_load_at_its_deadline() -> None:
 async def test_a_server_that_is_not_there_is_said_so(unused_tcp_port_factory: Callable[[], int]) -> None:
     with pytest.raises(BenchError, match="cannot load"):
         await run_load(f"http://127.0.0.1:{unused_tcp_port_factory()}", ["/"], requests=1)
+
+
+@asynccontextmanager
+async def grpc_serving(
+    answer: bytes, status: grpc.StatusCode = grpc.StatusCode.OK
+) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers every call of `/s/m` so, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def method(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        asked.append(request)
+        if status is not grpc.StatusCode.OK:
+            await context.abort(status, "not now")
+        return answer
+
+    server = grpc.aio.server()
+    handlers = {"m": grpc.unary_unary_rpc_method_handler(method)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("s", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", asked
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("answer", [b"", b"x" * 100, b"x" * 100_000])
+async def test_grpc_load_counts_the_calls_that_were_answered(answer: bytes) -> None:
+    async with grpc_serving(answer) as (target, asked):
+        done = await grpc_load.run_load(target, "/s/m", b"question", seconds=0.1)
+    assert done.requests == len(asked) >= grpc_load.CONNECTIONS * grpc_load.CALLS_A_CONNECTION
+    assert set(asked) == {b"question"}
+
+
+async def test_a_call_that_fails_ends_grpc_load_with_its_status() -> None:
+    async with grpc_serving(b"", grpc.StatusCode.RESOURCE_EXHAUSTED) as (target, _):
+        with pytest.raises(BenchError, match="grpc-status: 8, grpc-message: not now"):
+            await grpc_load.run_load(target, "/s/m", b"", seconds=0.1)
+
+
+async def test_grpc_load_says_when_there_is_no_server(unused_tcp_port_factory: Callable[[], int]) -> None:
+    with pytest.raises(BenchError, match="cannot load"):
+        await grpc_load.run_load(f"127.0.0.1:{unused_tcp_port_factory()}", "/s/m", b"", seconds=0.1)

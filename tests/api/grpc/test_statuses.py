@@ -55,7 +55,7 @@ def _named(status: Status, kind: type[Message]) -> list[Message]:
     return [detail for detail in details(status) if isinstance(detail, kind)]
 
 
-def _instance(cls: type[Exception]) -> Exception:
+def instance(cls: type[Exception]) -> Exception:
     """One of the class, with whatever its constructor asks for."""
     for arguments in [(Violation("name", "must not be blank"),), (), (7,), (7, 3), (1.5,), ("template.v1.X",)]:
         try:
@@ -74,7 +74,7 @@ def test_the_table_lists_every_error_of_the_domain_and_of_calls() -> None:
 
 @pytest.mark.parametrize("cls", STATUSES, ids=lambda cls: cls.__name__)
 def test_every_error_tells_its_status_its_text_and_a_reason_that_is_its_code(cls: type[Exception]) -> None:
-    error = _instance(cls)
+    error = instance(cls)
     status = rpc_status(error)
     assert status.code == STATUSES[cls].value[0]  # type: ignore[index]
     assert status.message == str(error)
@@ -88,7 +88,7 @@ def test_every_error_tells_its_status_its_text_and_a_reason_that_is_its_code(cls
 @pytest.mark.parametrize("cls", STATUSES, ids=lambda cls: cls.__name__)
 def test_what_can_be_tried_again_says_when(cls: type[Exception]) -> None:
     again = STATUSES[cls] in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}  # type: ignore[index]
-    assert len(_named(rpc_status(_instance(cls)), RetryInfo)) == again
+    assert len(_named(rpc_status(instance(cls)), RetryInfo)) == again
 
 
 @pytest.mark.parametrize(
