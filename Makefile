@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench proto lock clean
+.PHONY: help setup demo up test lint bench proto contract lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ bench: setup ## figures with their baselines, into out/bench.json
 proto: setup ## regenerate the gRPC code from app/proto
 	@$(PY) -m grpc_tools.protoc -I . -I "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --pyi_out=. --grpc_python_out=. app/proto/template/v1/template.proto
+
+contract: setup ## what breaks of the gRPC contract that was released last
+	@$(PY) -m tests.contract
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
