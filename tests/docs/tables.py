@@ -23,7 +23,7 @@ from app.service import TemplateService
 from app.settings import ENV_PREFIX, OTEL_PREFIX, Settings, TracingSettings
 from app.telemetry.metrics import Metrics
 from app.telemetry.plain import PlainMetric
-from tests.docs import cases
+from tests.docs import api, cases
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +129,7 @@ BLOCKS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/settings.md", "settings"): settings,
     ("docs/tracing.md", "settings"): tracing_settings,
     ("docs/metrics.md", "metrics"): metrics,
+    ("docs/api.md", "api"): api.reference,
     ("docs/http.md", "endpoints"): http_endpoints,
     ("docs/http.md", "errors"): http_errors,
     ("docs/grpc.md", "errors"): grpc_errors,
