@@ -42,7 +42,7 @@ class Hub(Protocol):
     def add(self, watch: Watch, ids: Sequence[int]) -> None:
         """The watch is to be woken when there is a new state of one of these, from now on.
 
-        Raises `OverloadedError` and `StorageUnavailableError`; then none of them is added.
+        Raises as `Watch.add` says; then none of them is added.
         """
         ...
 
@@ -102,7 +102,7 @@ class Watch:
 
         Raises `InvalidInputError` where none is given, an impossible one, or more than `MAX_IDS` with those that are
         watched already; `OverloadedError` where the process takes no more; `StorageUnavailableError` where changes are
-        not being announced. Then none of them is added.
+        not being announced; `StoppingError` where the service is about to stop. Then none of them is added.
         """
         asked = dict.fromkeys(ids)
         for place, template_id in enumerate(ids):
@@ -115,7 +115,8 @@ class Watch:
         self._hub.add(self, new)
         self._told.update(dict.fromkeys(new))
         self._again.update(asked)
-        self._news.update(asked)
+        # Those that are not at hand are read from now on, and are news then.
+        self._news.update((template_id, None) for template_id in asked if self._hub.state(template_id) is not None)
         self._ready.set()
 
     def remove(self, ids: Iterable[int]) -> None:

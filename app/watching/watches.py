@@ -178,6 +178,8 @@ class Watches:
 
     def add(self, watch: Watch, ids: Sequence[int]) -> None:
         """For `Watch.add`."""
+        if self._is_closed:
+            raise StoppingError
         if not self._follows:
             raise StorageUnavailableError
         if self._watched + len(ids) > self._max_ids:
