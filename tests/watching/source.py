@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 from app.domain.errors import StorageUnavailableError
 from app.domain.ports import Reading
+from app.domain.template import Template
+from app.service import to_payload
 from app.watching.watch import News, Watch
 from app.watching.watches import Watches
+
+UPDATED_AT = datetime(2026, 11, 21, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Source:
     cancelled: list[int] = field(default_factory=list)
     most_at_once: int = 0
     at_once: int = 0
-    payload: bytes = b"{}"
+    body: str = ""
 
     async def read(self, template_id: int) -> Reading:
         self.reads.append(template_id)
@@ -64,7 +69,8 @@ class Source:
             self.at_once -= 1
         if self.errors:
             raise self.errors.pop(0)
-        return FakeReading(self.payload if version else None, version)
+        template = Template(template_id, f"version {version}", self.body, version, UPDATED_AT)
+        return FakeReading(to_payload(template) if version else None, version)
 
     def let_go(self, template_id: int) -> None:
         """All reads of the id that wait end, and later ones don't wait."""

@@ -379,7 +379,7 @@ async def test_states_kept_for_watchers_are_bounded_and_what_had_to_go_is_read_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watches_module, "KEPT_BYTES", 10_000)
-    rig.source.payload = bytes(1_000)
+    rig.source.body = "x" * 900
     rig.source.versions.update(dict.fromkeys(range(1, 101), 1))
     watch = rig.watch(*range(1, 101))
     await rig.settle()

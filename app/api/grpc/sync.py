@@ -72,7 +72,7 @@ class Conversation:
             if request.WhichOneof("action") == "get":
                 get = asyncio.create_task(self._get(request.tag, request.get.id))
                 self._gets.add(get)
-                get.add_done_callback(self._gets.discard)
+                get.add_done_callback(self._got)
             else:
                 self._answer(lambda request=request: self._subscriptions(request))  # type: ignore[misc]
 
@@ -87,6 +87,10 @@ class Conversation:
             state = convert.state(template_id, reading.version, reading.payload)
             answer = SyncTemplatesResponse(tag=tag, state=WatchTemplatesResponse(state=state))
         self._answer(lambda: answer)
+
+    def _got(self, get: asyncio.Task[None]) -> None:
+        self._gets.discard(get)
+        self._ready.set()  # it may have been the last
 
     def _answer(self, answer: Callable[[], SyncTemplatesResponse]) -> None:
         self._answers.append(answer)
