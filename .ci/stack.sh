@@ -47,7 +47,7 @@ make_images() {
 stack_up() {
   compose_run --profile compare down -v --remove-orphans >/dev/null 2>&1
   STACK_STARTED=1
-  check 'compose config is valid' compose_run --profile compare config --quiet
+  check 'compose config is valid' compose_run --profile compare --profile tracing config --quiet
   check 'docker compose up --build: every service healthy' compose_run up -d --build "${PULL[@]}" --wait --wait-timeout 180
 }
 

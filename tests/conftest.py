@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from app.embedded.cluster import EmbeddedRedisCluster
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.redis import EmbeddedRedis
 from app.embedded.stack import EmbeddedStack
+
+for _name in [name for name in os.environ if name.startswith("OTEL_")]:
+    del os.environ[_name]  # what tests start would send its traces to whoever runs them
 
 
 @pytest.fixture(scope="session")

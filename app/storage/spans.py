@@ -81,4 +81,4 @@ class _TracedSession(Session):
 def _shown(text: str) -> tuple[str, str]:
     """The statement's first word, and the statement in one line."""
     line = " ".join(text.split())
-    return line.partition(" ")[0].upper(), line[:MAX_TEXT]
+    return line.partition(" ")[0].rstrip(";").upper(), line[:MAX_TEXT]

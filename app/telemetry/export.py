@@ -151,7 +151,8 @@ class _Counting(SpanExporter):
             log.removeFilter(self._reason)
 
     def cut_short(self) -> None:
-        """End an export that is under way; those after it fail. May be called by another thread, and again."""
+        """End an export that is under way; those after it fail, untold. May be called by another thread, and again."""
+        self._is_failing = True
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

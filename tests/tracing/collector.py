@@ -78,10 +78,11 @@ class Collector:
     http_url: str = ""
     refusing: bool = False
     spans: list[Received] = field(default_factory=list)
-    exports: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those of the last export."""
 
-    def take(self, request: ExportTraceServiceRequest) -> bool:
-        self.exports += 1
+    def take(self, request: ExportTraceServiceRequest, headers: dict[str, str]) -> bool:
+        self.headers = headers
         if self.refusing:
             return False
         for resource in request.resource_spans:
@@ -141,7 +142,8 @@ class _Servicer(TraceServiceServicer):
     def Export(  # noqa: N802 (the name is the proto's)
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        if not self._collector.take(request):
+        metadata: Any = context.invocation_metadata()
+        if not self._collector.take(request, dict(metadata)):
             context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         return ExportTraceServiceResponse()
 
@@ -151,7 +153,7 @@ def _handler(collector: Collector) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             known = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
-            taken = known and collector.take(ExportTraceServiceRequest.FromString(body))
+            taken = known and collector.take(ExportTraceServiceRequest.FromString(body), dict(self.headers))
             self.send_response(200 if taken else 503 if known else 404)
             self.send_header("Content-Length", "0")
             self.end_headers()

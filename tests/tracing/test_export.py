@@ -140,12 +140,20 @@ async def test_a_receiver_that_hangs_holds_up_the_end_no_longer_than_allowed(
     assert "traces were not all sent within 0.2 s" in caplog.text
 
 
-async def test_what_waits_is_sent_at_the_end(collector: Collector) -> None:
-    exported = make(collector.grpc_url, Counted())
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_what_waits_is_sent_at_the_end_with_the_headers_of_the_environment(
+    collector: Collector, protocol: Literal["grpc", "http/protobuf"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue")
+    url = collector.grpc_url if protocol == "grpc" else f"{collector.http_url}/v1/traces"
+    counted = Counted()
+    exported = make(url, counted, protocol)
     exported.tracer.start_span("last").end()
     await exported.aclose(20.0)
     assert [span.name for span in collector.spans] == ["last"]
+    assert collector.headers["x-tenant"] == "blue"
     exported.tracer.start_span("too late").end()
+    assert counted["exported"] == 1
 
 
 @pytest.mark.parametrize(
