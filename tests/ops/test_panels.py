@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
@@ -16,13 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from app.embedded.stack import EmbeddedStack
+from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, WatchTemplatesRequest
 from tests.ops import dashboard
 from tests.ops.prometheus_server import PrometheusServer, binary, free_port
 from tests.ops.test_alerts import ALERTS
 
+SERVICE = "/template.v1.TemplateService"
+GET = GetTemplateDetailsRequest(id=1).SerializeToString()
+WATCH = WatchTemplatesRequest(ids=[1]).SerializeToString()
 RANGE_S = 30
 VARIABLES = {"__range": f"{RANGE_S}s", "__rate_interval": "5s", "__interval": "1s"}
 SCRAPES = 6
@@ -37,15 +43,17 @@ ZERO_IS_GOOD = {
     "Bulkhead",
     "Bulkhead rejections",
     "Invalidations pending",
+    "gRPC error share",
 }
 WELL = {"Breakers": 0, "Announcements and wake-ups": 1}
 
 
 @contextmanager
-def serving(environment: dict[str, str], log: Path) -> Iterator[str]:
-    """`python -m app serve` as a process of its own; yields host:port of its HTTP."""
-    address = f"127.0.0.1:{free_port()}"
-    settings = {"APP_HTTP_PORT": address.rpartition(":")[2], "APP_GRPC_PORT": "0", **environment}
+def serving(environment: dict[str, str], log: Path) -> Iterator[tuple[str, str]]:
+    """`python -m app serve` as a process of its own; yields host:port of its HTTP and of its gRPC."""
+    address, target = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    ports = {"APP_HTTP_PORT": address.rpartition(":")[2], "APP_GRPC_PORT": target.rpartition(":")[2]}
+    settings = {**ports, **environment}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve"], env={**os.environ, **settings}, stdout=output, stderr=output
@@ -56,7 +64,7 @@ def serving(environment: dict[str, str], log: Path) -> Iterator[str]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield address
+        yield address, target
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -81,19 +89,27 @@ def write(url: str) -> None:
 
 
 @contextmanager
-def load(address: str, callers: int = 8) -> Iterator[None]:
-    """Waves of callers on a cold key each, then a hit each, a bad request and a write, until the block ends."""
+def load(address: str, target: str, callers: int = 8) -> Iterator[None]:
+    """Waves of callers on a cold key each, then a hit each, a bad request and a write, until the block ends.
+
+    Over gRPC a template is watched all the time, and each wave reads it and asks for a method that is not there.
+    """
     stop = threading.Event()
 
     def waves() -> None:
         end = time.monotonic() + LOAD_S
-        with ThreadPoolExecutor(callers) as pool:
+        with ThreadPoolExecutor(callers) as pool, grpc.insecure_channel(target) as channel:
+            watch = channel.unary_stream(f"{SERVICE}/WatchTemplates")(WATCH)
             for key in range(1, 1_000):
                 if stop.is_set() or time.monotonic() > end:
+                    watch.cancel()
                     return
                 for ids in ([key] * callers, [key] * callers, [0]):
                     list(pool.map(lambda i: status(f"http://{address}/template-details?id={i}"), ids))
                 write(f"http://{address}/template-details?id={key}")
+                channel.unary_unary(f"{SERVICE}/GetTemplateDetails")(GET, timeout=10)
+                with contextlib.suppress(grpc.RpcError):
+                    channel.unary_unary(f"{SERVICE}/NoSuchMethod")(b"", timeout=10)
                 stop.wait(0.05)
 
     thread = threading.Thread(target=waves)
@@ -118,9 +134,9 @@ def prometheus(
         "APP_LOAD_DELAY_MS": "300",  # most of the time, so that scrapes meet requests in flight
     }
     with (
-        serving(environment, directory / "app.log") as address,
+        serving(environment, directory / "app.log") as (address, target),
         PrometheusServer(directory, {"app": address}) as server,
-        load(address),
+        load(address, target),
     ):
         deadline = time.monotonic() + LOAD_S
         while scrapes(server) < SCRAPES:
