@@ -12,6 +12,7 @@ from app.cli.failure import CommandError
 from app.cli.get import get
 from app.cli.import_templates import import_templates
 from app.cli.loadtest import loadtest
+from app.cli.loom import loom
 from app.cli.migrate import migrate
 from app.cli.scenario import scenario
 from app.cli.serve import serve
@@ -25,7 +26,7 @@ program = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, up, loadtest, scenario, serve, migrate, get, watch):
+for command in (demo, up, loadtest, scenario, serve, loom, migrate, get, watch):
     program.command()(command)
 program.command("import")(import_templates)
 

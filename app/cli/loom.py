@@ -1,0 +1,154 @@
+"""`python -m app loom`: the gRPC debugging proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import re
+import signal
+import ssl
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from app.cli.failure import CommandError
+from app.loom.bootstrap import Config, HostPort, Loom, running
+from app.loom.proxy import tls
+from app.telemetry import logs
+
+_log = logging.getLogger(__name__)
+
+GC_THRESHOLDS = 50_000, 20, 50
+"""Allocations before a collection, and how many of each generation before one of the next: a call makes no cycles."""
+_ADDRESS = re.compile(r"(?:(?P<name>[^\[\]:]*)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+
+
+def _file(meaning: str) -> Any:
+    return typer.Option(metavar="FILE", exists=True, dir_okay=False, readable=True, help=meaning)
+
+
+def loom(
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where gRPC clients connect; without a host, on loopback.")
+    ] = "127.0.0.1:9999",
+    backend: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="The gRPC server behind it; of a name's addresses each has its turn."),
+    ] = "localhost:50051",
+    ui: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where /health, /live, /ready and /metrics are.")
+    ] = "127.0.0.1:9998",
+    tls_cert: Annotated[Path | None, _file("Speak TLS with clients: the certificate.")] = None,
+    tls_key: Annotated[Path | None, _file("Its key, without a password.")] = None,
+    tls_client_ca: Annotated[Path | None, _file("Clients must show a certificate of this authority.")] = None,
+    backend_tls: Annotated[bool, typer.Option("--backend-tls", help="Speak TLS with the backend.")] = False,
+    backend_tls_ca: Annotated[Path | None, _file("The authority of its certificate, if not a public one.")] = None,
+    backend_tls_cert: Annotated[Path | None, _file("The certificate to show to the backend.")] = None,
+    backend_tls_key: Annotated[Path | None, _file("Its key, without a password.")] = None,
+    backend_tls_skip_verify: Annotated[
+        bool, typer.Option("--backend-tls-skip-verify", help="Accept any certificate from the backend: not safe.")
+    ] = False,
+    stop_s: Annotated[
+        float,
+        typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
+    ] = 30.0,
+    log: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.", envvar="APP_LOG_LEVEL")
+    ] = "info",
+    json_line: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
+    ] = False,
+) -> None:
+    """Pass gRPC calls through to a backend, unchanged, and count them, until SIGTERM or Ctrl-C."""
+    if log.lower() not in ("debug", "info", "warning", "error"):
+        raise CommandError(f"--log: {log!r} is no level; debug, info, warning and error are", status=2)
+    logs.configure(log)
+    config = Config(
+        listen=_address("--listen", listen),
+        backend=_address("--backend", backend, lowest_port=1),
+        ui=_address("--ui", ui),
+        listen_tls=_listen_tls(tls_cert, tls_key, tls_client_ca),
+        backend_tls=_backend_tls(
+            backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
+        ),
+        stop_s=stop_s,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_run(config, json_line))
+        except OSError as error:
+            raise CommandError(f"can't listen: {error.strerror or error}") from error
+
+
+async def _run(config: Config, json_line: bool) -> None:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _signalled, asked, asyncio.current_task())
+    async with running(config) as loom:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        _announce(loom, config, json_line)
+        await asked.wait()
+        _log.info("stopping: the clients are asked to go, and calls under way may take %g s", config.stop_s)
+
+
+def _signalled(asked: asyncio.Event, task: asyncio.Task[None] | None) -> None:
+    """The first signal stops it in good order, the second at once."""
+    if asked.is_set() and task is not None:
+        task.cancel()
+    asked.set()
+
+
+def _announce(loom: Loom, config: Config, json_line: bool) -> None:
+    if json_line:
+        document = {"listen": str(loom.listen), "ui": f"http://{loom.ui}", "backend": str(config.backend)}
+        print(json.dumps({**document, "pid": os.getpid()}), flush=True)
+    else:
+        _log.info(
+            "gRPC clients connect to %s, behind it is %s; probes on http://%s", loom.listen, config.backend, loom.ui
+        )
+
+
+def _address(flag: str, value: str, *, lowest_port: int = 0) -> HostPort:
+    match = _ADDRESS.fullmatch(value)
+    port = int(match["port"]) if match else -1
+    if match is None or not lowest_port <= port <= 65535:
+        raise CommandError(
+            f"{flag}: {value!r} is no address: HOST:PORT is, such as 127.0.0.1:9999 or [::1]:9999, the port from "
+            f"{lowest_port} to 65535",
+            status=2,
+        )
+    return HostPort(match["v6"] or match["name"] or "127.0.0.1", port)
+
+
+def _listen_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None and client_authority is None:
+        return None
+    if certificate is None or key is None:
+        raise CommandError("TLS with clients needs both --tls-cert and --tls-key", status=2)
+    try:
+        return tls.for_clients(certificate, key, client_authority=client_authority)
+    except tls.TlsError as error:
+        raise CommandError(str(error), status=2) from error
+
+
+def _backend_tls(
+    wanted: bool, authority: Path | None, certificate: Path | None, key: Path | None, *, skip_verify: bool
+) -> ssl.SSLContext | None:
+    if not wanted:
+        if skip_verify or any((authority, certificate, key)):
+            raise CommandError("the --backend-tls-… flags need --backend-tls", status=2)
+        return None
+    if (certificate is None) != (key is None):
+        raise CommandError("--backend-tls-cert and --backend-tls-key go together", status=2)
+    try:
+        return tls.for_backend(authority=authority, certificate=certificate, key=key, skip_verify=skip_verify)
+    except tls.TlsError as error:
+        raise CommandError(str(error), status=2) from error

@@ -1,0 +1,17 @@
+"""Loom: a gRPC debugging proxy that changes nothing and shows everything.
+
+The map, from the wire up:
+
+- `call` says what a call is: frozen events, which all else here is written in.
+- `proxy` moves the bytes. `framing` cuts them into HTTP/2 frames and gRPC messages, `headers` decodes HPACK, `status`
+  knows which status a client makes of which end, and `relay` turns both directions of a connection into the events of
+  its calls; none of them does I/O. `connection` is the pair of sockets that the bytes go through, untouched, `server`
+  accepts, drains and stops, `upstream` dials the backend, `tls` makes the contexts of both legs.
+- `metrics` counts what `proxy` tells of, `probes` answers /live, /ready, /health and /metrics, and `bootstrap` plugs it
+  all together.
+
+Traffic never waits for inspection: the bytes are on their way before they are looked at, and where looking fails, it
+stops for that connection, is counted, and the bytes go on.
+
+Nothing here knows the template service, and nothing in `proxy` knows who listens to its events.
+"""

@@ -1,0 +1,110 @@
+"""Loom's only object wiring: from the configuration to a proxy that runs, with its probes beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from app.loom.metrics import LoomMetrics
+from app.loom.probes import Health, probes_app
+from app.loom.proxy.limits import Limits
+from app.loom.proxy.server import Proxy
+from app.loom.proxy.upstream import Upstream
+
+PROBE_DIAL_S = 1.0
+"""What finding out about the backend may take: probes give up soon."""
+LAST_ANSWERS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """An address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What Loom is told: where it listens, what stands behind it, and how both are encrypted."""
+
+    listen: HostPort
+    backend: HostPort
+    ui: HostPort
+    listen_tls: ssl.SSLContext | None = None
+    backend_tls: ssl.SSLContext | None = None
+    stop_s: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Loom:
+    """A proxy that runs. The ports are those that it really listens on."""
+
+    listen: HostPort
+    ui: HostPort
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Loom]:
+    """Run Loom; on leaving, its clients are asked to go and their calls finish, at most `stop_s` seconds.
+
+    Raises `OSError` where it can't listen. The backend need not be up.
+    """
+    metrics = LoomMetrics()
+    backend, limits = config.backend, config.limits
+    upstream = Upstream(
+        backend.host, backend.port, timeout_s=limits.dial_s, handshake_s=limits.handshake_s, tls=config.backend_tls
+    )
+    health = Health(
+        Upstream(backend.host, backend.port, timeout_s=PROBE_DIAL_S, handshake_s=PROBE_DIAL_S, tls=config.backend_tls)
+    )
+    proxy = Proxy(upstream, metrics, limits=limits)
+    with contextlib.closing(_listen(config.ui)) as listener:
+        port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
+        server = _Server(
+            uvicorn.Config(
+                probes_app(health, metrics),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(LAST_ANSWERS_S),
+            )
+        )
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
+                await asyncio.sleep(0.005)
+            yield Loom(HostPort(config.listen.host, port), HostPort(config.ui.host, listener.getsockname()[1]))
+        finally:
+            health.is_stopping = True
+            await proxy.stop(config.stop_s)
+            server.should_exit = True
+            await asyncio.wait({serving}, timeout=2 * LAST_ANSWERS_S)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def _listen(address: HostPort) -> socket.socket:
+    family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    return socket.create_server((address.host, address.port), family=family)

@@ -1,0 +1,177 @@
+"""The two sockets of a connection, as asyncio protocols: what is received on one is written to the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final, cast
+
+from app.loom.proxy.limits import Limits
+from app.loom.proxy.relay import Relay
+
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""Seconds of silence before a peer is probed, between probes, and how many; macOS calls the first TCP_KEEPALIVE."""
+_USER_TIMEOUT_MS: Final = 120_000
+"""How long sent bytes may stay unacknowledged. The kernel counts a closed window in, so that this is also how long a
+client that is halted in a debugger may leave its buffers full."""
+
+
+class Leg(asyncio.Protocol):
+    """One side's socket. Until it is joined to the other, what it receives goes to `received`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.transport: asyncio.Transport
+        self.other: Leg | None = None
+        self.is_finished = False
+        """Whether nothing more will come from this side."""
+        self.is_lost = False
+        self.is_tls = False
+        self._limits = limits
+        self._told_end = False
+        self.on_finished: Callable[[Leg], None] = lambda _leg: None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
+        self.is_tls = transport.get_extra_info("ssl_object") is not None
+        _watch_for_vanished(transport.get_extra_info("socket"))
+
+    def pause_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        self._finish()
+        return not self.is_tls  # over TLS there is no half-closing: the transport closes itself
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # whichever way it was lost
+        self.is_lost = True
+        self._finish()
+
+    def tell_end(self) -> None:
+        """Once all that was written has gone out: nothing more comes."""
+        if self._told_end or self.transport.is_closing():
+            return
+        self._told_end = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _finish(self) -> None:
+        self.is_finished = True
+        self.on_finished(self)
+
+
+class ClientLeg(Leg):
+    """The client's side: first its preface, then bytes for the backend."""
+
+    def __init__(self, limits: Limits, on_accepted: Callable[[], None], on_greeting: Callable[[bytes], None]) -> None:
+        super().__init__(limits)
+        self._on_accepted = on_accepted
+        self._receive = on_greeting
+        self._read: Callable[[bytes], None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._on_accepted()
+
+    def join(self, backend: Leg, relay: Relay) -> None:
+        """From now on bytes go to the backend."""
+        self.other = backend
+        self._receive, self._read = backend.transport.write, relay.client_bytes
+
+    def discard(self) -> None:
+        """From now on nobody wants the bytes."""
+        self._receive, self._read = _discard, None
+
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
+        if self._read is not None:
+            self._read(data)
+
+
+class BackendLeg(Leg):
+    """The backend's side: bytes for the client, once the two are joined."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self.early = bytearray()
+        """What came before the joining."""
+        self._write: Callable[[bytes], None] = self._keep
+        self._read: Callable[[bytes], None] | None = None
+        self._relay: Relay | None = None
+        self._put_in = b""
+
+    def join(self, client: Leg, relay: Relay) -> None:
+        """From now on bytes go to the client."""
+        self.other = client
+        self._relay = relay
+        self._write, self._read = client.transport.write, relay.backend_bytes
+        if self.early:
+            self.data_received(bytes(self.early))
+            self.early.clear()
+
+    def discard(self) -> None:
+        """From now on nobody wants the bytes."""
+        self._write, self._read, self._put_in = _discard, None, b""
+
+    def put_in(self, frame: bytes) -> None:
+        """Send the client a frame of Loom's own, as soon as no header block and no other frame is cut by it.
+
+        One between HEADERS and CONTINUATION breaks the connection (RFC 9113, section 4.3).
+        """
+        if self._relay is not None and self._read is not None:
+            if self._relay.is_greeted and self._relay.at_boundary:
+                self._write(frame)
+            else:
+                self._put_in = frame
+
+    def data_received(self, data: bytes) -> None:
+        if self._put_in:
+            self._put_into(data)
+            return
+        self._write(data)
+        if self._read is not None:
+            self._read(data)
+
+    def _put_into(self, data: bytes) -> None:
+        assert self._relay is not None  # noqa: S101 - there is nothing to put in before
+        frame = self._put_in
+        self._relay.backend_bytes(data)
+        boundary = self._relay.boundary
+        if boundary is None:
+            self._write(data)
+            return
+        self._put_in = b""
+        self._write(data[:boundary])
+        self._write(frame)
+        if boundary < len(data):
+            self._write(data[boundary:])
+
+    def _keep(self, data: bytes) -> None:
+        self.early += data
+        self.transport.pause_reading()
+
+
+def _discard(_data: bytes) -> None:
+    pass
+
+
+def _watch_for_vanished(connection: socket.socket) -> None:
+    """Have the kernel find out when the peer is gone without a word."""
+    with contextlib.suppress(OSError):  # where it is gone already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if sys.platform == "linux":
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
