@@ -1,0 +1,132 @@
+"""What Loom told of its calls, put together call by call."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Headers, Message, Started
+from app.loom.proxy.events import Blindness, Refusal
+
+WAIT_S = 20.0
+
+
+@dataclass
+class Call:
+    """One call's account."""
+
+    started: Started
+    answered: Answered | None = None
+    half_closed: HalfClosed | None = None
+    ended: Ended | None = None
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def method(self) -> str:
+        return self.started.method
+
+    @property
+    def requests(self) -> list[bytes]:
+        return [message.data for message in self.messages if message.direction is Direction.REQUEST]
+
+    @property
+    def responses(self) -> list[bytes]:
+        return [message.data for message in self.messages if message.direction is Direction.RESPONSE]
+
+    @property
+    def end(self) -> Ended:
+        assert self.ended is not None
+        return self.ended
+
+
+def values(headers: Headers, name: str) -> list[bytes]:
+    return [value for key, value in headers if key == name.encode()]
+
+
+class Account:
+    """Listens to a proxy, from whichever thread it runs in. Fails where the order of events is not what it promises."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Call] = {}
+        self.counts: Counter[str] = Counter()
+        self.lost: list[tuple[int, bool]] = []
+        self.faults: list[str] = []
+        self._changed = threading.Condition()
+
+    def call(self, event: Event) -> None:
+        with self._changed:
+            try:
+                self._add(event)
+            except (AssertionError, KeyError) as error:
+                self.faults.append(f"{event}: {error!r}")
+            self._changed.notify_all()
+
+    def connected(self) -> None:
+        self._count("connected")
+
+    def disconnected(self, live: int, *, backend_lost: bool) -> None:
+        self.lost.append((live, backend_lost))
+        self._count("disconnected")
+
+    def refused(self, why: Refusal) -> None:
+        self._count(f"refused {why}")
+
+    def dialled(self, seconds: float) -> None:
+        assert seconds >= 0
+        self._count("dialled")
+
+    def dial_failed(self) -> None:
+        self._count("dial failed")
+
+    def blinded(self, why: Blindness) -> None:
+        self._count(f"blinded {why}")
+
+    def untracked(self) -> None:
+        self._count("untracked")
+
+    def unreadable(self) -> None:
+        self._count("unreadable")
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, WAIT_S), f"not in {WAIT_S} s; {self.counts}, {self.calls}"
+        assert not self.faults
+
+    def ended(self, count: int = 1) -> list[Call]:
+        """All calls, once so many have been started and all that were have ended."""
+        self.wait(lambda: len(self.calls) >= count and all(call.ended for call in self.calls.values()))
+        return list(self.calls.values())
+
+    def one(self) -> Call:
+        """The only call, once it has ended."""
+        (call,) = self.ended()
+        return call
+
+    def _add(self, event: Event) -> None:
+        if isinstance(event, Started):
+            assert event.call not in self.calls
+            self.calls[event.call] = Call(event)
+            return
+        call = self.calls[event.call]
+        assert call.ended is None
+        if isinstance(event, Answered):
+            assert call.answered is None
+            assert not call.responses
+            call.answered = event
+        elif isinstance(event, Message):
+            same = call.requests if event.direction is Direction.REQUEST else call.responses
+            assert event.position == len(same)
+            call.messages.append(event)
+        elif isinstance(event, HalfClosed):
+            assert call.half_closed is None
+            call.half_closed = event
+        else:
+            assert (event.requests, event.responses) == (len(call.requests), len(call.responses))
+            call.ended = event
+
+    def _count(self, what: str) -> None:
+        with self._changed:
+            self.counts[what] += 1
+            self._changed.notify_all()

@@ -1,0 +1,451 @@
+"""What is made of the bytes of one connection: a transcript goes in, the account of its calls comes out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hpack import Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.loom.call import Ended, Ending, Event, HalfClosed, Message, Started, Status, StreamKind
+from app.loom.proxy import framing
+from app.loom.proxy.framing import PREFACE, Budget
+from app.loom.proxy.limits import Limits
+from app.loom.proxy.relay import Peer, Relay
+from tests.loom import wire
+from tests.loom.account import Account, Call, values
+from tests.loom.wire import OK_TRAILERS, REQUEST_HEADERS, RESPONSE_HEADERS, data, goaway, headers, message, reset
+
+CANCEL = 8
+BUDGET_BYTES = 1_000_000
+
+
+class Transcript:
+    """A relay, an encoder for either direction, and a clock that is set."""
+
+    def __init__(self, limits: Limits | None = None, account: Account | None = None) -> None:
+        self.account = account or Account()
+        self.now = 100.0
+        self.client, self.backend = Encoder(), Encoder()
+        self.budget = Budget(BUDGET_BYTES)
+        self.relay = Relay(
+            Peer(7, "192.0.2.1:1234"),
+            self.account,
+            limits=limits or Limits(),
+            calls=itertools.count(1),
+            budget=self.budget,
+            clock=lambda: self.now,
+            wall_clock=lambda: 1_700_000_000.0,
+        )
+        self.relay.client_bytes(PREFACE + wire.settings())
+        self.relay.backend_bytes(wire.settings())
+
+    def ask(self, stream: int = 1, more: list[tuple[str, str]] | None = None, *, end: bool = False) -> None:
+        self.relay.client_bytes(headers(self.client, stream, [*REQUEST_HEADERS, *(more or [])], end=end))
+
+    def answer(self, stream: int = 1, fields: list[tuple[str, str]] | None = None, *, end: bool = False) -> None:
+        self.relay.backend_bytes(headers(self.backend, stream, fields or RESPONSE_HEADERS, end=end))
+
+    def unary(self, stream: int = 1) -> None:
+        self.ask(stream)
+        self.relay.client_bytes(data(stream, message(b"ask"), end=True))
+        self.answer(stream)
+        self.relay.backend_bytes(data(stream, message(b"answer")))
+        self.answer(stream, OK_TRAILERS, end=True)
+
+    @property
+    def calls(self) -> list[Call]:
+        assert not self.account.faults
+        return list(self.account.calls.values())
+
+    @property
+    def end(self) -> Ended:
+        (call,) = self.calls
+        return call.end
+
+
+def test_a_unary_call_is_told_of_as_it_happens() -> None:
+    seen: list[Event] = []
+
+    class Watching(Account):
+        def call(self, event: Event) -> None:
+            seen.append(event)
+            super().call(event)
+
+    transcript = Transcript(account=Watching())
+    transcript.ask(more=[("x-twice", "a"), ("x-twice", "b"), ("x-some-bin", "AAE"), ("grpc-timeout", "250m")])
+    transcript.relay.client_bytes(data(1, message(b"ask"), end=True))
+    transcript.now = 100.2
+    transcript.answer()
+    transcript.relay.backend_bytes(data(1, message(b"answer", compressed=True)))
+    transcript.answer(fields=[("grpc-status", "5"), ("grpc-message", "no %e2%82%ac"), ("x-trailer", "t")], end=True)
+    assert [type(event).__name__ for event in seen] == [
+        "Started", "Message", "HalfClosed", "Answered", "Message", "Ended",
+    ]  # fmt: skip
+    started, ended = seen[0], seen[-1]
+    assert isinstance(started, Started)
+    assert isinstance(ended, Ended)
+    assert (started.method, started.authority, started.timeout_s) == ("/test.Echo/Unary", "example.test", 0.25)
+    assert (started.connection, started.peer, started.stream) == (7, "192.0.2.1:1234", 1)
+    assert (started.at, started.wall, ended.at) == (100.0, 1_700_000_000.0, 100.2)
+    assert [name for name, _ in started.headers] == [
+        *(name.encode() for name, _ in REQUEST_HEADERS), b"x-twice", b"x-twice", b"x-some-bin", b"grpc-timeout",
+    ]  # fmt: skip
+    assert values(started.headers, "x-twice") == [b"a", b"b"]
+    assert (ended.status, ended.message, ended.ending) == (Status.NOT_FOUND, "no €", Ending.TRAILERS)
+    assert values(ended.trailers, "x-trailer") == [b"t"]
+    (call,) = transcript.calls
+    assert [(found.data, found.compressed, found.size) for found in call.messages] == [
+        (b"ask", False, 3),
+        (b"answer", True, 6),
+    ]
+
+
+@given(st.lists(st.integers(0, 2_000), max_size=30))
+def test_any_split_of_the_bytes_gives_the_same_events(cuts: list[int]) -> None:
+    def events(split: list[int]) -> list[Call]:
+        transcript = Transcript()
+        asked = b"".join(
+            headers(transcript.client, stream, [*REQUEST_HEADERS, ("x-n", "v" * 300)], in_frames=3)
+            + data(stream, message(b"a" * 100) + message(b"")[:2])
+            + data(stream, message(b"")[2:] + message(b"b", compressed=True), end=True, padding=9)
+            for stream in (1, 3)
+        )
+        answered = b"".join(
+            headers(transcript.backend, stream, RESPONSE_HEADERS)
+            + data(stream, message(b"c" * 50), padding=0)
+            + headers(transcript.backend, stream, OK_TRAILERS, end=True)
+            for stream in (3, 1)
+        )
+        for whole, feed in ((asked, transcript.relay.client_bytes), (answered, transcript.relay.backend_bytes)):
+            bounds = [0, *sorted(cut % (len(whole) + 1) for cut in split), len(whole)]
+            for start, end in itertools.pairwise(bounds):
+                feed(whole[start:end])
+        assert transcript.budget.left == BUDGET_BYTES
+        return transcript.calls
+
+    whole = events([])
+    assert [call.end.status for call in whole] == [Status.OK, Status.OK]
+    assert whole[0].requests == [b"a" * 100, b"", b"b"]
+    assert events(cuts) == whole
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=120)), max_size=12))
+def test_no_bytes_raise(pieces: list[tuple[bool, bytes]]) -> None:
+    transcript = Transcript()
+    transcript.ask()
+    for from_client, piece in pieces:
+        (transcript.relay.client_bytes if from_client else transcript.relay.backend_bytes)(piece)
+    transcript.relay.end(Ending.CLIENT_LOST)
+    assert all(call.ended for call in transcript.calls)
+    assert transcript.budget.left == BUDGET_BYTES
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_trailers_only_is_recorded_with_its_status_and_all_its_metadata(status: Status) -> None:
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer(fields=[*RESPONSE_HEADERS, ("grpc-status", str(status.value)), ("x-why", "so")], end=True)
+    assert (transcript.end.status, transcript.end.ending) == (status, Ending.TRAILERS_ONLY)
+    assert values(transcript.end.trailers, "x-why") == [b"so"]
+    assert transcript.calls[0].answered is None
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (0x0, Status.INTERNAL),
+        (0x1, Status.INTERNAL),
+        (0x2, Status.INTERNAL),
+        (0x7, Status.UNAVAILABLE),
+        (0x8, Status.CANCELLED),
+        (0xB, Status.RESOURCE_EXHAUSTED),
+        (0xC, Status.PERMISSION_DENIED),
+        (0x7FFF, Status.INTERNAL),
+    ],
+)
+def test_a_reset_of_the_backend_has_the_status_that_clients_make_of_its_code(code: int, status: Status) -> None:
+    transcript = Transcript()
+    transcript.ask()
+    transcript.answer()
+    transcript.relay.backend_bytes(reset(1, code))
+    assert (transcript.end.status, transcript.end.reset_code) == (status, code)
+    assert transcript.end.ending is Ending.RESET_BY_BACKEND
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "status"),
+    [
+        (0.01, Status.CANCELLED),
+        (0.9, Status.CANCELLED),
+        (0.96, Status.DEADLINE_EXCEEDED),
+        (1.3, Status.DEADLINE_EXCEEDED),
+    ],
+)
+def test_a_reset_at_the_deadline_is_the_deadline_and_one_before_it_a_cancellation(
+    elapsed_s: float, status: Status
+) -> None:
+    transcript = Transcript()
+    transcript.ask(more=[("grpc-timeout", "1S")])
+    transcript.now += elapsed_s
+    transcript.relay.client_bytes(reset(1, CANCEL))
+    assert (transcript.end.status, transcript.end.ending) == (status, Ending.RESET_BY_CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("http_status", "status"),
+    [
+        ("400", Status.INTERNAL),
+        ("401", Status.UNAUTHENTICATED),
+        ("403", Status.PERMISSION_DENIED),
+        ("404", Status.UNIMPLEMENTED),
+        ("429", Status.UNAVAILABLE),
+        ("502", Status.UNAVAILABLE),
+        ("503", Status.UNAVAILABLE),
+        ("504", Status.UNAVAILABLE),
+        ("500", Status.UNKNOWN),
+        ("418", Status.UNKNOWN),
+    ],
+)
+def test_an_http_status_stands_in_for_grpcs_even_where_the_client_then_resets(http_status: str, status: Status) -> None:
+    html = [(":status", http_status), ("content-type", "text/html")]
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer(fields=html, end=True)
+    assert (transcript.end.status, transcript.end.http_status) == (status, int(http_status))
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer(fields=html)
+    transcript.relay.backend_bytes(data(1, b"<html>"))
+    transcript.relay.client_bytes(reset(1, CANCEL))
+    assert (transcript.end.status, transcript.end.http_status, transcript.end.responses) == (
+        status,
+        int(http_status),
+        0,
+    )
+
+
+def test_an_end_without_a_status_is_unknown() -> None:
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer()
+    transcript.relay.backend_bytes(data(1, message(b"answer"), end=True))
+    assert (transcript.end.status, transcript.end.ending, transcript.end.responses) == (
+        Status.UNKNOWN, Ending.NO_TRAILERS, 1,
+    )  # fmt: skip
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer()
+    transcript.answer(fields=[("x-trailer", "t")], end=True)
+    assert (transcript.end.status, transcript.end.ending) == (Status.UNKNOWN, Ending.TRAILERS)
+
+
+def test_informational_headers_are_not_the_answer() -> None:
+    transcript = Transcript()
+    transcript.ask(end=True)
+    transcript.answer(fields=[(":status", "103"), ("link", "x")])
+    transcript.answer()
+    transcript.answer(fields=OK_TRAILERS, end=True)
+    assert (transcript.end.status, transcript.end.http_status, transcript.end.ending) == (
+        Status.OK, 200, Ending.TRAILERS,
+    )  # fmt: skip
+
+
+def test_goaway_refuses_the_streams_above_its_last_one_and_those_that_come_later() -> None:
+    transcript = Transcript()
+    for stream in (1, 3, 5):
+        transcript.ask(stream)
+    transcript.relay.backend_bytes(goaway(0x7FFFFFFF))
+    assert transcript.relay.live == 3
+    transcript.relay.backend_bytes(goaway(3))
+    assert transcript.relay.live == 2
+    transcript.ask(7)
+    for stream in (1, 3):
+        transcript.answer(stream)
+        transcript.answer(stream, OK_TRAILERS, end=True)
+    assert [(call.started.stream, call.end.status, call.end.ending) for call in transcript.calls] == [
+        (1, Status.OK, Ending.TRAILERS),
+        (3, Status.OK, Ending.TRAILERS),
+        (5, Status.UNAVAILABLE, Ending.REFUSED),
+        (7, Status.UNAVAILABLE, Ending.REFUSED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        (Ending.BACKEND_LOST, Status.UNAVAILABLE),
+        (Ending.CUT, Status.UNAVAILABLE),
+        (Ending.CLIENT_LOST, Status.CANCELLED),
+    ],
+)
+def test_a_lost_connection_ends_its_live_calls_and_gives_back_what_they_kept(ending: Ending, status: Status) -> None:
+    transcript = Transcript()
+    transcript.unary(1)
+    transcript.ask(3)
+    transcript.relay.client_bytes(data(3, message(b"half a message")[:-3]))
+    assert transcript.budget.left < BUDGET_BYTES
+    transcript.relay.end(ending)
+    done, lost = transcript.calls
+    assert (done.end.status, lost.end.status, lost.end.ending) == (Status.OK, status, ending)
+    assert transcript.budget.left == BUDGET_BYTES
+
+
+def test_what_comes_for_a_stream_that_is_over_is_no_new_call() -> None:
+    transcript = Transcript()
+    transcript.unary(1)
+    transcript.relay.client_bytes(headers(transcript.client, 1, [("x-late", "trailers")], end=True))
+    transcript.relay.client_bytes(data(1, message(b"late")) + reset(1, CANCEL))
+    transcript.relay.backend_bytes(reset(1, 0))
+    transcript.unary(3)  # the late block was decoded all the same: the tables are still in step
+    assert [call.end.status for call in transcript.calls] == [Status.OK, Status.OK]
+    assert transcript.calls[1].started.headers == transcript.calls[0].started.headers
+
+
+def test_client_trailers_half_close() -> None:
+    transcript = Transcript()
+    transcript.ask()
+    transcript.relay.client_bytes(headers(transcript.client, 1, [("x-client", "trailers")], end=True))
+    (call,) = transcript.calls
+    assert isinstance(call.half_closed, HalfClosed)
+
+
+def test_header_tables_follow_the_sizes_that_the_peers_agree_on() -> None:
+    transcript = Transcript()
+    transcript.relay.backend_bytes(wire.settings(header_table_size=8_192))
+    transcript.client.header_table_size = 8_192
+    transcript.ask(1, [("x-long", "v" * 6_000)])
+    transcript.client.header_table_size = 0
+    transcript.ask(3, [("x-long", "w" * 100)])
+    transcript.relay.backend_bytes(wire.settings(header_table_size=0))
+    transcript.client.header_table_size = 4_096
+    transcript.ask(5, [("x-long", "w" * 100)])
+    assert not transcript.relay.is_blinded
+    assert [values(call.started.headers, "x-long") for call in transcript.calls] == [
+        [b"v" * 6_000], [b"w" * 100], [b"w" * 100],
+    ]  # fmt: skip
+
+
+def test_a_table_larger_than_agreed_on_blinds_the_connection() -> None:
+    transcript = Transcript()
+    transcript.client.header_table_size = 8_192
+    transcript.ask()
+    assert transcript.account.counts == {"blinded hpack": 1}
+
+
+def test_equal_blocks_mean_other_headers_once_the_table_has_changed() -> None:
+    transcript = Transcript()
+    transcript.ask(1)
+    transcript.ask(3)
+    transcript.ask(5)  # from here on the block is all indices
+    moved = transcript.client.encode([*REQUEST_HEADERS])
+    transcript.ask(7, [("x-new", "entry")])
+    transcript.relay.client_bytes(wire.frame(framing.HEADERS, framing.END_HEADERS, 9, moved))
+    first, *_, last = transcript.calls
+    assert last.started.headers != first.started.headers
+    assert values(last.started.headers, "x-new") == [b"entry"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (wire.frame(framing.HEADERS, framing.END_HEADERS, 3, b"\xff\xff\xff\xff\xff\xff"), "hpack"),
+        (wire.frame(framing.HEADERS, framing.END_HEADERS, 3, b"\xc0"), "hpack"),
+        (wire.frame(framing.HEADERS, framing.END_HEADERS | framing.PADDED, 3, b"\x09abc"), "header_size"),
+        (wire.frame(framing.CONTINUATION, framing.END_HEADERS, 3, b""), "framing"),
+        (wire.frame(framing.HEADERS, 0, 3, b"") + data(3, b""), "framing"),
+        (wire.frame(framing.HEADERS, 0, 3, b"") + wire.frame(framing.CONTINUATION, 4, 5, b""), "framing"),
+        (wire.frame(framing.HEADERS, framing.END_HEADERS, 3, bytes(600)), "header_size"),
+        (wire.frame(framing.HEADERS, 0, 3) + wire.frame(framing.CONTINUATION, 0, 3, bytes(300)) * 2, "header_size"),
+        (wire.frame(framing.HEADERS, 0, 3) + wire.frame(framing.CONTINUATION, 0, 3) * 2_000, "header_size"),
+    ],
+)
+def test_nonsense_blinds_the_connection_once_and_boundaries_are_still_kept(broken: bytes, why: str) -> None:
+    transcript = Transcript(Limits(header_block_bytes=512))
+    transcript.ask()
+    transcript.relay.client_bytes(broken)
+    transcript.relay.client_bytes(broken)
+    assert transcript.account.counts == {f"blinded {why}": 1}
+    assert (transcript.end.status, transcript.end.ending) == (None, Ending.UNSEEN)
+    assert not transcript.relay.saw_all
+    transcript.relay.backend_bytes(data(1, b"whatever") + data(1, b"cut")[:3])
+    assert transcript.relay.boundary == len(data(1, b"whatever"))
+    assert not transcript.relay.at_boundary
+
+
+def test_a_small_block_that_unfolds_without_end_blinds_the_connection() -> None:
+    transcript = Transcript()
+    transcript.ask(1, [("x", "v" * 3_900)])
+    transcript.relay.client_bytes(wire.frame(framing.HEADERS, framing.END_HEADERS, 3, b"\xbe" * 10_000))
+    assert transcript.account.counts == {"blinded header_size": 1}
+
+
+def test_a_listener_that_raises_is_told_of_no_more_and_nothing_is_raised() -> None:
+    class Broken(Account):
+        def call(self, event: Event) -> None:
+            super().call(event)
+            if isinstance(event, Message):
+                raise RuntimeError("the tap is broken")
+
+    transcript = Transcript(account=Broken())
+    transcript.unary()
+    assert transcript.account.counts == {"blinded tap": 1}
+    assert transcript.end.ending is Ending.UNSEEN
+
+
+def test_streams_past_the_limit_pass_untold_and_are_counted() -> None:
+    transcript = Transcript(Limits(streams=2))
+    for stream in (1, 3, 5):
+        transcript.ask(stream)
+    assert transcript.account.counts == {"untracked": 1}
+    assert not transcript.relay.saw_all
+    transcript.answer(5, [*RESPONSE_HEADERS, *OK_TRAILERS], end=True)
+    transcript.answer(1, [*RESPONSE_HEADERS, *OK_TRAILERS], end=True)
+    transcript.unary(7)
+    assert [call.started.stream for call in transcript.calls if call.ended] == [1, 7]
+
+
+def test_a_message_over_the_cap_is_cut_and_marked_and_counted_whole() -> None:
+    transcript = Transcript(replace(Limits(), message_bytes=10))
+    transcript.ask()
+    whole = message(b"m" * 100_000)
+    for start in range(0, len(whole), 16_384):
+        transcript.relay.client_bytes(data(1, whole[start : start + 16_384]))
+    (call,) = transcript.calls
+    (found,) = call.messages
+    assert (found.data, found.size, found.is_cut) == (b"m" * 10, 100_000, True)
+
+
+def test_bytes_that_are_no_messages_are_not_taken_for_any() -> None:
+    transcript = Transcript()
+    transcript.ask()
+    transcript.relay.client_bytes(data(1, b"\x09" + message(b"none")))
+    assert transcript.account.counts == {"unreadable": 1}
+    transcript.answer(fields=[(":status", "200"), ("content-type", "text/plain")])
+    transcript.relay.backend_bytes(data(1, message(b"text that looks like one")))
+    (call,) = transcript.calls
+    assert call.messages == []
+
+
+@pytest.mark.parametrize(
+    ("requests", "responses", "kind"),
+    [
+        (1, 1, StreamKind.UNARY),
+        (1, 2, StreamKind.SERVER_STREAMING),
+        (1, 0, StreamKind.SERVER_STREAMING),
+        (0, 1, StreamKind.CLIENT_STREAMING),
+        (2, 1, StreamKind.CLIENT_STREAMING),
+        (2, 0, StreamKind.BIDI_STREAMING),
+    ],
+)
+def test_the_kind_is_what_traffic_shows(requests: int, responses: int, kind: StreamKind) -> None:
+    transcript = Transcript()
+    transcript.ask()
+    transcript.relay.client_bytes(data(1, message(b"ask") * requests, end=True))
+    transcript.answer()
+    transcript.relay.backend_bytes(data(1, message(b"answer") * responses))
+    transcript.answer(fields=OK_TRAILERS, end=True)
+    assert transcript.end.kind is kind
