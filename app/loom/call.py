@@ -7,11 +7,21 @@ anything else that is done for a call.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
 Headers = tuple[tuple[bytes, bytes], ...]
-"""Names and values in the order sent, duplicates and pseudo-headers included, `-bin` values still in base64."""
+"""Names and values in the order sent, duplicates and pseudo-headers included, `-bin` values as they were encoded."""
+
+
+def binary_value(sent: bytes) -> bytes:
+    """The bytes that a `-bin` value stands for: sent in base64, with padding or without, or, where both peers have set
+    GRPC_ALLOW_TRUE_BINARY_METADATA, as they are after a zero byte (gRPC proposal G1). Raises `ValueError` where it is
+    neither; several values joined by commas are to be parted before."""
+    if sent.startswith(b"\0"):
+        return sent[1:]
+    return b64decode(sent + b"=" * (-len(sent) % 4), validate=True)
 
 
 class Status(IntEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Headers, Message, Started
 from app.loom.proxy.events import Blindness, Refusal
 
-WAIT_S = 20.0
+WAIT_S = 10.0
 
 
 @dataclass
@@ -46,22 +46,21 @@ def values(headers: Headers, name: str) -> list[bytes]:
 
 
 class Account:
-    """Listens to a proxy, from whichever thread it runs in. Fails where the order of events is not what it promises."""
+    """Listens to a proxy on the same event loop. Fails where the order of events is not what it promises."""
 
     def __init__(self) -> None:
         self.calls: dict[int, Call] = {}
         self.counts: Counter[str] = Counter()
         self.lost: list[tuple[int, bool]] = []
         self.faults: list[str] = []
-        self._changed = threading.Condition()
+        self._changed = asyncio.Event()
 
     def call(self, event: Event) -> None:
-        with self._changed:
-            try:
-                self._add(event)
-            except (AssertionError, KeyError) as error:
-                self.faults.append(f"{event}: {error!r}")
-            self._changed.notify_all()
+        try:
+            self._add(event)
+        except (AssertionError, KeyError) as error:
+            self.faults.append(f"{event}: {error!r}")
+        self._changed.set()
 
     def connected(self) -> None:
         self._count("connected")
@@ -89,19 +88,25 @@ class Account:
     def unreadable(self) -> None:
         self._count("unreadable")
 
-    def wait(self, condition: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, WAIT_S), f"not in {WAIT_S} s; {self.counts}, {self.calls}"
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Until it holds, asked whenever something is told."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {WAIT_S} s; told of {self.counts} and {self.calls}") from None
         assert not self.faults
 
-    def ended(self, count: int = 1) -> list[Call]:
+    async def ended(self, count: int = 1) -> list[Call]:
         """All calls, once so many have been started and all that were have ended."""
-        self.wait(lambda: len(self.calls) >= count and all(call.ended for call in self.calls.values()))
+        await self.until(lambda: len(self.calls) >= count and all(call.ended for call in self.calls.values()))
         return list(self.calls.values())
 
-    def one(self) -> Call:
+    async def one(self) -> Call:
         """The only call, once it has ended."""
-        (call,) = self.ended()
+        (call,) = await self.ended()
         return call
 
     def _add(self, event: Event) -> None:
@@ -127,6 +132,5 @@ class Account:
             call.ended = event
 
     def _count(self, what: str) -> None:
-        with self._changed:
-            self.counts[what] += 1
-            self._changed.notify_all()
+        self.counts[what] += 1
+        self._changed.set()

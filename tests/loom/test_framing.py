@@ -87,10 +87,11 @@ def test_padding_and_priority_are_taken_off() -> None:
 def test_a_padded_frame_of_data_is_over_only_with_its_padding() -> None:
     parser = FrameParser(max_payload_bytes=MAX_PAYLOAD)
     whole = data(1, b"body", end=True, padding=7)
-    assert [(found.payload, found.is_last) for found in parser.feed(whole[:-1])] == [(b"body", False)]
-    assert not parser.at_boundary
-    assert [(found.payload, found.is_last) for found in parser.feed(whole[-1:])] == [(b"", True)]
-    assert parser.at_boundary
+    found = [
+        ([(piece.payload, piece.is_last) for piece in parser.feed(part)], parser.at_boundary)
+        for part in (whole[:-1], whole[-1:])
+    ]
+    assert found == [([(b"body", False)], False), ([(b"", True)], True)]
 
 
 @pytest.mark.parametrize("padding", [4, 255])
