@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import typer
+from google.rpc.error_details_pb2 import ErrorInfo
 from prometheus_client.metrics import MetricWrapperBase
 from typer.core import TyperOption
 
@@ -23,6 +24,7 @@ from app.service import TemplateService
 from app.settings import ENV_PREFIX, OTEL_PREFIX, Settings, TracingSettings
 from app.telemetry.metrics import Metrics
 from app.telemetry.plain import PlainMetric
+from tests.api.grpc.test_statuses import details, instance
 from tests.docs import api, cases
 
 ROOT = Path(__file__).parents[2]
@@ -114,10 +116,14 @@ def loadtest_flags() -> str:
 
 
 def grpc_errors() -> str:
-    """Every error with the status that gRPC gives it."""
-    return _table(
-        ["Status", "When"], [[_code(status.name), _summary(cls)] for cls, status in statuses.STATUSES.items()]
-    )
+    """Every error with the status that gRPC gives it, and with the details that go with it."""
+    rows = []
+    for cls, status in sorted(statuses.STATUSES.items(), key=lambda item: item[1].value[0]):
+        info, *others = details(statuses.rpc_status(instance(cls)))
+        assert isinstance(info, ErrorInfo)
+        names = ", ".join(_code(other.DESCRIPTOR.name) for other in others)
+        rows.append([_code(status.name), _code(info.reason), names, _summary(cls)])
+    return _table(["Status", "Reason", "Besides", "When"], rows)
 
 
 def tracing_settings() -> str:
