@@ -42,6 +42,8 @@ def _options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
         ("grpc.max_send_message_length", endpoint.max_send_bytes),
         ("grpc.keepalive_time_ms", round(endpoint.keepalive_time_s * 1e3)),
         ("grpc.keepalive_timeout_ms", round(endpoint.keepalive_timeout_s * 1e3)),
+        # Without it an unanswered probe is waited for a minute, whatever the one before says.
+        ("grpc.http2.ping_timeout_ms", round(endpoint.keepalive_timeout_s * 1e3)),
         # A connection that died while nobody called is found before the next call has to.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),

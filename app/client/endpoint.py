@@ -61,8 +61,8 @@ class Endpoint:
     `target` may stand for several addresses: all that DNS has for `dns:///HOST:PORT`, or those listed in
     `ipv4:A:PORT,B:PORT`; calls go to all of them in turn. `tls` is `None` for a connection in the clear. `token` goes
     along with every call, but in the clear only to this machine itself, unless `token_in_clear` says otherwise. `gzip`
-    compresses requests, and asks for answers that are. Without `retries` a call that failed is not made again; one that
-    no server has begun to answer still is.
+    compresses requests; whether answers are compressed is the service's own choice. Without `retries` a call that
+    failed is not made again; one that no server has begun to answer still is.
 
     A message received may have `max_receive_bytes` at most, one sent `max_send_bytes`, which are the service's own
     limits by default. A connection that has been silent for `keepalive_time_s` seconds is probed, and given up where

@@ -80,7 +80,8 @@ class TemplateClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for route in self._routes.values():
+        routes, self._routes = self._routes, {}
+        for route in routes.values():
             await route.channel.close()
 
     @property
@@ -150,12 +151,12 @@ class TemplateClient:
         ends in `DeadlineExceededError` when that is over.
         """
         request = pb.WatchTemplatesRequest(ids=dict.fromkeys(ids))
-        route = self._routes["stable"]
+        route = self._route()
 
         def call() -> grpc.aio.UnaryStreamCall[pb.WatchTemplatesRequest, pb.WatchTemplatesResponse]:
             return route.stub.WatchTemplates(request, timeout=_allotted(None), metadata=route.metadata)
 
-        async with aclosing(follow(call, patience_s=patience_s)) as followed:
+        async with aclosing(follow(call, patience_s=patience_s, tally=route.ended)) as followed:
             async for news in followed:
                 yield news
 
@@ -171,7 +172,7 @@ class TemplateClient:
         They are taken from the iterable as fast as the service takes them in. What it raises is passed on, and then
         nothing is imported. `timeout_s` bounds the whole.
         """
-        route = self._routes["stable"]
+        route = self._route()
         call = route.stub.ImportTemplates(timeout=_allotted(timeout_s), metadata=route.metadata)
         sending = asyncio.create_task(_send(call, batches(templates, request_id or _made_id())))
         answer = asyncio.create_task(_outcome(route, call))
@@ -186,9 +187,15 @@ class TemplateClient:
             sending.cancel()
             await asyncio.gather(sending, answer, return_exceptions=True)
 
+    def _route(self, key: str | None = None) -> _Route:
+        """Where a unary call for this key goes, or a stream, which has none."""
+        if not self._routes:
+            raise RuntimeError("a TemplateClient is to be used within its `async with`")
+        to_canary = key is not None and self._canary is not None and self._canary.takes(key)
+        return self._routes["canary" if to_canary else "stable"]
+
     async def _call(self, method: str, request: Message, key: str, timeout_s: float | None) -> Any:
-        canary = self._canary
-        route = self._routes["canary" if canary is not None and canary.takes(key) else "stable"]
+        route = self._route(key)
         timeout_s = _allotted(self._timeout_s if timeout_s is None else timeout_s)
         return await _outcome(route, getattr(route.stub, method)(request, timeout=timeout_s, metadata=route.metadata))
 

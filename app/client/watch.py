@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
@@ -76,15 +77,18 @@ async def follow(
     call: Callable[[], WatchCall],
     *,
     patience_s: float,
+    tally: Counter[str] | None = None,
     clock: Clock = monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     pauses: Pauses | None = None,
 ) -> AsyncGenerator[News, None]:
     """What is new, of one call after the other. Raises a `CallError`.
 
-    One that says to come again is raised only when nothing has been heard for `patience_s` seconds.
+    One that says to come again is raised only when nothing has been heard for `patience_s` seconds. `tally` counts how
+    the calls ended, by the names of their statuses.
     """
     pauses = pauses or Pauses()
+    tally = Counter() if tally is None else tally
     follower = Follower()
     heard = clock()
     while True:
@@ -98,9 +102,11 @@ async def follow(
                 if news is not None:
                     yield news
                     heard = clock()  # a reader who takes long is not the service's silence
+            tally["OK"] += 1
             ended = UnavailableError(grpc.StatusCode.UNAVAILABLE, "the service has ended the watch")
         except grpc.aio.AioRpcError as error:
             ended = call_error(error)
+            tally[ended.status.name] += 1
             if error.code() not in AGAIN:
                 raise ended from error
         finally:

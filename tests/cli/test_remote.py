@@ -61,7 +61,7 @@ async def test_get_prints_the_template_for_people_and_as_json(tmp_path: Path) ->
     answer.age.FromMilliseconds(250)
     async with serving(FakeService(answers=[giving(answer)])) as service:
         people, machine = await asyncio.gather(
-            ended(tmp_path, "get", "7", *at(service)),
+            ended(tmp_path, "get", "7", *at(service), http_proxy="http://127.0.0.1:1", grpc_proxy="http://127.0.0.1:1"),
             ended(tmp_path, "get", "7", "--json", *at(service), "--token-env", "TOKEN", TOKEN="s3cret"),
         )
     assert (people.status, people.err) == (0, "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,6 +21,8 @@ from app.client.errors import (
     UnavailableError,
 )
 from app.client.templates import TemplateClient
+from tests.client.fake_service import to
+from tests.client.line import Line
 from tests.faults.in_process import served
 from tests.faults.polling import until
 
@@ -66,53 +68,16 @@ async def test_a_write_given_the_same_request_id_again_is_done_once(client: Temp
         await client.create("another", "", request_id="the-same")
 
 
-class Line:
-    """Between a client and a port: what the server says can be kept back, and the connections be cut."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-        self._writers: list[asyncio.StreamWriter] = []
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    @asynccontextmanager
-    async def to(self, port: int) -> AsyncIterator[int]:
-        flows: set[asyncio.Task[None]] = set()
-
-        async def flow(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
-            with contextlib.suppress(ConnectionError):
-                while data := await source.read(65_536):
-                    if answers:
-                        await self.open.wait()
-                    sink.write(data)
-            sink.close()
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
-            self._writers += [writer, downstream]
-            flows.add(asyncio.create_task(flow(reader, downstream, answers=False)))
-            flows.add(asyncio.create_task(flow(upstream, writer, answers=True)))
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            self.open.set()
-            server.close()
-            self.cut()
-            await asyncio.gather(*flows, return_exceptions=True)
+class At(NamedTuple):
+    port: int
 
 
 async def test_a_write_whose_answer_was_lost_is_told_and_was_done_once(database_url: str, redis_url: str) -> None:
     """The write is committed, its answer kept on the way, then the connection cut: gRPC sends the write again."""
     line = Line()
-    async with served(database_url, redis_url) as service, line.to(service.grpc_port) as port:
+    async with served(database_url, redis_url) as service, line.to(At(service.grpc_port)):
         direct = TemplateClient(f"127.0.0.1:{service.grpc_port}", timeout_s=30)
-        async with direct, TemplateClient(f"127.0.0.1:{port}", timeout_s=60) as client:
+        async with direct, to(line, timeout_s=60) as client:
             earlier = await client.create("before", "")
             line.open.clear()
             writing = asyncio.create_task(client.update(earlier.id, name="after"))

@@ -18,7 +18,7 @@ from app.client.errors import (
 )
 from app.client.retries import ATTEMPTS
 from app.client.template import Details, Imported, Template
-from app.client.templates import TIMEOUT_S
+from app.client.templates import TIMEOUT_S, TemplateClient
 from app.proto.template.v1 import template_pb2 as pb
 from tests.client.fake_service import Answer, Context, FakeService, details, failing, giving, held, serving, to
 
@@ -186,6 +186,16 @@ async def test_a_token_goes_along_with_every_call() -> None:
     with_token, without = service.metadata
     assert with_token["authorization"] == "Bearer s3cret"
     assert "authorization" not in without
+
+
+async def test_a_client_outside_of_its_context_says_so() -> None:
+    client = TemplateClient()
+    with pytest.raises(RuntimeError, match="async with"):
+        await client.get(1)
+    async with client:
+        pass
+    with pytest.raises(RuntimeError, match="async with"):
+        await anext(client.watch([1]))
 
 
 async def test_an_answer_over_the_limit_is_an_error_and_the_next_call_works() -> None:

@@ -57,6 +57,7 @@ async def test_a_watch_that_the_service_ends_goes_on_in_another_call(ending: grp
     answers = [telling(state(1, 3), then=ending), telling(state(1, 5))]
     async with serving(FakeService(answers=answers)) as service, to(service) as client:
         assert await versions(client, [1], 2) == [(1, 3, 0), (1, 5, 1)]
+        assert client.ended == {"stable": {ending.name: 1}}
     assert service.calls == 2
 
 
