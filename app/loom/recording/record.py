@@ -1,0 +1,105 @@
+"""One call as it is kept: from its start on, and growing until its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from app.loom.call import Direction, Ended, Headers, Started, Status, StreamKind
+
+BASE_BYTES: Final = 1_500
+"""By which a record's size is estimated, besides what it holds."""
+MESSAGE_BYTES: Final = 150
+HEADER_BYTES: Final = 100
+
+
+class Kept(NamedTuple):
+    """A message, or what was kept of it."""
+
+    direction: Direction
+    position: int
+    """From 0, for each direction."""
+    at_s: float
+    """Seconds since the call's start."""
+    data: bytes
+    """Without the 5-byte prefix, as sent."""
+    size: int
+    """Of the whole message; more than `data` has where it was cut."""
+    compressed: bool
+
+
+class Herd:
+    """Identical calls, each in flight together with another one of them."""
+
+    __slots__ = ("calls", "in_flight", "number", "seconds")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """Unique in this process."""
+        self.calls = 0
+        """So far; one call is no herd."""
+        self.in_flight = 0
+        self.seconds = 0.0
+        """How long those that have ended took, together."""
+
+
+class Record:
+    """A call that went by. Belongs to one event loop until it has ended; from then on it never changes."""
+
+    __slots__ = (
+        "ended", "headers", "herd", "id", "left_out", "messages", "requests", "response_headers", "responses", "schema",
+        "size_bytes", "started",
+    )  # fmt: skip
+
+    def __init__(self, record_id: str, started: Started, headers: Headers) -> None:
+        self.id = record_id
+        """Unique over restarts."""
+        self.started = started
+        """Its own headers are not for showing: see `headers`."""
+        self.headers = headers
+        """The request's, redacted."""
+        self.response_headers: Headers = ()
+        self.messages: list[Kept] = []
+        """In the order in which they passed."""
+        self.left_out = 0
+        """Messages that passed and are not among them, for want of room."""
+        self.requests = self.responses = 0
+        """Messages that have passed, kept or not."""
+        self.ended: Ended | None = None
+        """Its trailers redacted."""
+        self.schema: str | None = None
+        """The hash of the schema that explains its messages."""
+        self.herd: Herd | None = None
+        """The calls like this one that were in flight when it was asked; itself alone at first."""
+        self.size_bytes = BASE_BYTES + headers_bytes(headers)
+        """By estimate."""
+
+    @property
+    def is_live(self) -> bool:
+        return self.ended is None
+
+    @property
+    def status(self) -> Status | None:
+        """`None` while it is live, and where its end was not seen."""
+        return None if self.ended is None else self.ended.status
+
+    @property
+    def duration_s(self) -> float | None:
+        """`None` while it is live."""
+        return None if self.ended is None else self.ended.at - self.started.at
+
+    def kind(self, declared: StreamKind | None = None) -> StreamKind:
+        """What its method is declared as, else what the traffic looks like so far."""
+        if declared is not None:
+            return declared
+        if self.ended is not None:
+            return self.ended.kind
+        return StreamKind.of(client_streams=self.requests > 1, server_streams=self.responses > 1)
+
+    def of(self, direction: Direction) -> Sequence[Kept]:
+        return [message for message in self.messages if message.direction is direction]
+
+
+def headers_bytes(headers: Headers) -> int:
+    """By estimate."""
+    return sum(len(name) + len(value) + HEADER_BYTES for name, value in headers)

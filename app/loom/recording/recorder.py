@@ -1,0 +1,131 @@
+"""From the events of calls to their records."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Message, Started
+from app.loom.recording.duplicates import Duplicates
+from app.loom.recording.record import MESSAGE_BYTES, Kept, Record, headers_bytes
+from app.loom.recording.redaction import Redaction
+from app.loom.recording.ring import Ring
+
+MAX_LIVE: Final = 20_000
+"""Most calls in flight that are recorded; those past it go by unrecorded, and are counted."""
+MAX_MESSAGES: Final = 2_000
+"""Of one call. The first half is kept, and the newest of the rest."""
+MAX_CALL_BYTES: Final = 8 << 20
+"""Of one call's messages, as kept."""
+
+
+class Sink(Protocol):
+    """Is told of records: on the event loop, synchronously. It is to be quick and must not raise."""
+
+    def changed(self, record: Record) -> None:
+        """It began, or has more than before."""
+        ...
+
+    def finished(self, record: Record) -> None:
+        """It has ended, and will not change any more."""
+        ...
+
+
+class Recorder:
+    """Called with every event of every call, in order. Never raises, and never waits."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        sinks: Sequence[Sink] = (),
+        *,
+        redaction: Redaction | None = None,
+        duplicates: Duplicates | None = None,
+        schema_of: Callable[[str], str | None] = lambda _method: None,
+    ) -> None:
+        """`schema_of` tells, at once, the hash of the schema that knows a method now."""
+        self.ring = ring
+        self._sinks = tuple(sinks)
+        self._redaction = redaction or Redaction()
+        self._duplicates = Duplicates() if duplicates is None else duplicates
+        self._schema_of = schema_of
+        self._live: dict[int, Record] = {}
+        self._run = secrets.token_hex(4)
+        self.dropped = 0
+        """Calls that were not recorded at all, because too many were in flight."""
+        self._handlers: dict[type[Event], Callable[..., None]] = {
+            Started: self._started,
+            Answered: self._answered,
+            Message: self._message,
+            HalfClosed: self._half_closed,
+            Ended: self._ended,
+        }
+
+    def __call__(self, event: Event) -> None:
+        self._handlers[type(event)](event)
+
+    @property
+    def live(self) -> int:
+        """Calls in flight."""
+        return len(self._live)
+
+    def _started(self, event: Started) -> None:
+        if len(self._live) >= MAX_LIVE:
+            self.dropped += 1
+            return
+        record = Record(f"{self._run}-{event.call}", event, self._redaction(event.headers))
+        record.schema = self._schema_of(event.method)
+        self._live[event.call] = record
+        self.ring.add(record)
+        for sink in self._sinks:
+            sink.changed(record)
+
+    def _answered(self, event: Answered) -> None:
+        record = self._live.get(event.call)
+        if record is not None:
+            record.response_headers = self._redaction(event.headers)
+            self.ring.grow(record, headers_bytes(record.response_headers))
+
+    def _message(self, event: Message) -> None:
+        record = self._live.get(event.call)
+        if record is None:
+            return
+        if event.direction is Direction.REQUEST:
+            record.requests += 1
+        else:
+            record.responses += 1
+        self._keep(record, event)
+        for sink in self._sinks:
+            sink.changed(record)
+
+    def _half_closed(self, event: HalfClosed) -> None:
+        record = self._live.get(event.call)
+        if record is not None:
+            self._duplicates.asked(record)
+
+    def _ended(self, event: Ended) -> None:
+        record = self._live.pop(event.call, None)
+        if record is None:
+            return
+        if record.schema is None:
+            record.schema = self._schema_of(record.started.method)  # it may have come meanwhile
+        record.ended = event._replace(trailers=self._redaction(event.trailers))
+        self._duplicates.ended(record)
+        self.ring.grow(record, headers_bytes(record.ended.trailers))
+        for sink in self._sinks:
+            sink.finished(record)
+
+    def _keep(self, record: Record, event: Message) -> None:
+        size = len(event.data) + MESSAGE_BYTES
+        kept = Kept(
+            event.direction, event.position, event.at - record.started.at, event.data, event.size, event.compressed
+        )
+        messages = record.messages
+        while messages and (len(messages) >= MAX_MESSAGES or record.size_bytes + size > MAX_CALL_BYTES):
+            place = len(messages) // 2  # the first half stays: how it began says most
+            gone = messages.pop(place)
+            record.left_out += 1
+            self.ring.grow(record, -(len(gone.data) + MESSAGE_BYTES))
+        messages.append(kept)
+        self.ring.grow(record, size)

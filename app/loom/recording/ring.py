@@ -1,0 +1,91 @@
+"""The newest calls, in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from app.loom.recording.record import BASE_BYTES, Record
+
+MAX_RECORDS: Final = 500
+MAX_BYTES: Final = 64 << 20
+
+
+class Ring:
+    """At most so many records and bytes, by estimate; the oldest goes first, those that have ended before others.
+
+    Where live calls alone fill it, the oldest of them lose their messages.
+    """
+
+    def __init__(self, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._bytes = 0
+        self.evicted = 0
+        """Records that had to go."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes
+
+    def get(self, record_id: str) -> Record | None:
+        return self._records.get(record_id)
+
+    def newest_first(self) -> list[Record]:
+        return list(reversed(self._records.values()))
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Earlier ones, oldest first, such as a session file's."""
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        self._records[record.id] = record
+        self._bytes += record.size_bytes
+        if len(self._records) > self._max_records or self._bytes > self._max_bytes:
+            self._make_room()
+
+    def grow(self, record: Record, size: int) -> None:
+        """The record holds so many bytes more, or less. One that has gone is counted in no more."""
+        record.size_bytes += size
+        if record.id in self._records:
+            self._bytes += size
+            if self._bytes > self._max_bytes:
+                self._make_room()
+
+    def clear(self) -> None:
+        """Forget those that have ended."""
+        for record in [each for each in self._records.values() if not each.is_live]:
+            self._remove(record)
+
+    def _make_room(self) -> None:
+        while len(self._records) > self._max_records or self._bytes > self._max_bytes:
+            ended = next((each for each in self._records.values() if not each.is_live), None)
+            if ended is not None:
+                self._remove(ended)
+                self.evicted += 1
+            elif len(self._records) > self._max_records:
+                self._remove(next(iter(self._records.values())))
+                self.evicted += 1
+            elif not self._strip():
+                return
+
+    def _strip(self) -> bool:
+        """Whether there was a live call with messages to lose."""
+        for record in self._records.values():
+            if record.messages:
+                self._bytes -= record.size_bytes - BASE_BYTES
+                record.size_bytes = BASE_BYTES
+                record.left_out += len(record.messages)
+                record.messages.clear()
+                return True
+        return False
+
+    def _remove(self, record: Record) -> None:
+        del self._records[record.id]
+        self._bytes -= record.size_bytes
