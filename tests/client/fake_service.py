@@ -15,7 +15,7 @@ from app.client.endpoint import Endpoint
 from app.client.templates import TIMEOUT_S, TemplateClient
 from app.proto.template.v1 import template_pb2 as pb
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceServicer, add_TemplateServiceServicer_to_server
-from tests.client.line import HasPort
+from tests.client.line import Line
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Answer = Callable[[Any, Context], Awaitable[Any]]
@@ -140,7 +140,7 @@ async def serving(
 
 
 def to(
-    service: HasPort, *, timeout_s: float = TIMEOUT_S, canary: Canary | None = None, **spoken: Any
+    service: FakeService | Line, *, timeout_s: float = TIMEOUT_S, canary: Canary | None = None, **spoken: Any
 ) -> TemplateClient:
     """A client of a service that listens on loopback; `spoken` is how, as in `Endpoint`."""
     return TemplateClient(Endpoint(f"127.0.0.1:{service.port}", **spoken), timeout_s=timeout_s, canary=canary)

@@ -6,12 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol
-
-
-class HasPort(Protocol):
-    @property
-    def port(self) -> int: ...
 
 
 class Line:
@@ -37,8 +31,8 @@ class Line:
         self._writers.clear()
 
     @asynccontextmanager
-    async def to(self, server: HasPort) -> AsyncIterator[None]:
-        """It begins at `port`, and leads to that of the server."""
+    async def to(self, server_port: int) -> AsyncIterator[None]:
+        """It begins at `port` while this lasts."""
         flows: set[asyncio.Task[None]] = set()
 
         async def flow(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
@@ -53,7 +47,7 @@ class Line:
             sink.close()
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            upstream, downstream = await asyncio.open_connection("127.0.0.1", server.port)
+            upstream, downstream = await asyncio.open_connection("127.0.0.1", server_port)
             self.connections += 1
             self._writers += [writer, downstream]
             flows.add(asyncio.create_task(flow(reader, downstream, answers=False)))

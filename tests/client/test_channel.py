@@ -20,7 +20,7 @@ async def test_requests_are_compressed_when_asked_for(gzip: bool) -> None:
     line = Line()
     async with (
         serving(FakeService(answers=[giving(CREATED)])) as service,
-        line.to(service),
+        line.to(service.port),
         to(line, gzip=gzip) as client,
     ):
         await client.create("n", "x" * 60_000)
@@ -33,7 +33,7 @@ async def test_a_server_that_hangs_is_found_by_probes_and_a_watch_goes_on_elsewh
     often = ("grpc.http2.min_recv_ping_interval_without_data_ms", 10)
     service = FakeService(answers=[telling(state(1, 1)), telling(state(1, 2))])
     probing: Any = {"keepalive_time_s": 0.2, "keepalive_timeout_s": 0.5}
-    async with serving(service, "127.0.0.1:0", often), line.to(service), to(line, **probing) as client:
+    async with serving(service, "127.0.0.1:0", often), line.to(service.port), to(line, **probing) as client:
         watch = client.watch([1])
         assert (await anext(watch)).version == 1
         following = asyncio.create_task(anext(watch))
@@ -45,7 +45,7 @@ async def test_a_server_that_hangs_is_found_by_probes_and_a_watch_goes_on_elsewh
 
 async def test_connections_may_be_lost_between_calls() -> None:
     line = Line()
-    async with serving(FakeService(answers=[giving(details())])) as service, line.to(service), to(line) as client:
+    async with serving(FakeService(answers=[giving(details())])) as service, line.to(service.port), to(line) as client:
         for _ in range(3):
             await client.get(1, timeout_s=30)
             line.cut()
@@ -55,7 +55,7 @@ async def test_connections_may_be_lost_between_calls() -> None:
 async def test_a_server_that_accepts_and_never_answers_costs_no_more_than_the_deadline() -> None:
     line = Line()
     line.open.clear()
-    async with serving(FakeService()) as service, line.to(service), to(line, timeout_s=0.3) as client:
+    async with serving(FakeService()) as service, line.to(service.port), to(line, timeout_s=0.3) as client:
         with pytest.raises(DeadlineExceededError):
             await asyncio.wait_for(client.get(1), 30)
         assert client.ended == {"stable": {"DEADLINE_EXCEEDED": 1}}

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -68,14 +68,10 @@ async def test_a_write_given_the_same_request_id_again_is_done_once(client: Temp
         await client.create("another", "", request_id="the-same")
 
 
-class At(NamedTuple):
-    port: int
-
-
 async def test_a_write_whose_answer_was_lost_is_told_and_was_done_once(database_url: str, redis_url: str) -> None:
     """The write is committed, its answer kept on the way, then the connection cut: gRPC sends the write again."""
     line = Line()
-    async with served(database_url, redis_url) as service, line.to(At(service.grpc_port)):
+    async with served(database_url, redis_url) as service, line.to(service.grpc_port):
         direct = TemplateClient(f"127.0.0.1:{service.grpc_port}", timeout_s=30)
         async with direct, to(line, timeout_s=60) as client:
             earlier = await client.create("before", "")
