@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,7 +16,7 @@ from app.domain.errors import (
     TemplateNotFoundError,
     VersionMismatchError,
 )
-from app.domain.template import MAX_ID, Template, TemplateDraft
+from app.domain.template import MAX_ID, Template, TemplateDraft, TemplatePatch
 from app.service import TemplateService, from_payload, to_payload
 from tests.api.http.fake_ports import FakeCache, MemoryRepository, template
 
@@ -107,6 +108,61 @@ async def test_every_write_tells_the_cache_what_is_true_now(service: TemplateSer
         (created.id, 2, to_payload(updated)),
         (created.id, 3, None),
     ]
+
+
+async def test_an_answer_given_again_only_tells_the_cache_how_far_the_template_got(
+    service: TemplateService, cache: FakeCache
+) -> None:
+    """What it was then may be past by now."""
+    for _ in range(2):
+        created = await service.create(DRAFT, "created")
+        updated = await service.update(created.id, DRAFT, None, "updated")
+        assert await service.delete(created.id, None, "deleted") == 3
+    assert cache.writes == [
+        (created.id, 1, to_payload(created)),
+        (created.id, 2, to_payload(updated)),
+        (created.id, 3, None),
+    ]
+    assert cache.passed == [(created.id, 1), (created.id, 2), (created.id, 3)]
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 129, "\n"])
+async def test_a_request_id_that_breaks_its_rule_reaches_no_repository(bad: str) -> None:
+    broken = MemoryRepository(error=AssertionError("asked"))
+    service = TemplateService(broken, FakeCache(broken))
+    for call in (service.create(DRAFT, bad), service.update(1, DRAFT, None, bad), service.delete(1, None, bad)):
+        with pytest.raises(InvalidInputError) as caught:
+            await call
+        assert [violation.field for violation in caught.value.violations] == ["request_id"]
+
+
+async def test_a_caller_that_leaves_while_the_cache_is_told_leaves_after_it_was_told(
+    service: TemplateService, cache: FakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling, tell = asyncio.Event(), asyncio.Event()
+    written = cache.written
+
+    async def held(template_id: int, version: int, payload: bytes | None) -> None:
+        telling.set()
+        await tell.wait()
+        await written(template_id, version, payload)
+
+    monkeypatch.setattr(cache, "written", held)
+    caller = asyncio.create_task(service.create(DRAFT))
+    await telling.wait()
+    caller.cancel()
+    await asyncio.sleep(0)
+    assert not caller.done()
+    tell.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert len(cache.writes) == 1
+
+
+async def test_a_patch_leaves_what_it_does_not_name(service: TemplateService, repository: MemoryRepository) -> None:
+    before = repository.templates[1]
+    assert (await service.update(1, TemplatePatch(body="b"))).name == before.name
+    assert (await service.update(1, TemplatePatch(name="n"))).body == "b"
 
 
 async def test_a_write_that_was_not_done_tells_the_cache_nothing(

@@ -108,6 +108,7 @@ def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatc
     [
         ({"DATABASE_POOL_MIN": "30"}, ("APP_DATABASE_POOL_MIN", "APP_DATABASE_POOL_MAX")),
         ({"DATABASE_POOL_MIN": "2", "DATABASE_POOL_MAX": "1"}, ("APP_DATABASE_POOL_MIN", "APP_DATABASE_POOL_MAX")),
+        ({"IMPORT_CONCURRENT": "20"}, ("APP_IMPORT_CONCURRENT", "APP_DATABASE_POOL_MAX")),
         ({"LOAD_DELAY_MS": "5000"}, ("APP_LOAD_DELAY_MS", "APP_DATABASE_STATEMENT_TIMEOUT_S")),
         (
             {"LOAD_DELAY_MS": "50", "DATABASE_STATEMENT_TIMEOUT_S": "0.05"},
@@ -227,3 +228,9 @@ def test_tokens_are_read_by_their_clients_names_and_are_not_shown(monkeypatch: p
     settings = load_settings()
     assert settings.grpc_tokens_by_name == {"web": f"{SECRET}-0123456789", "ci": f"{SECRET}+/~._=="}
     assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(("set_", "pool", "at_once"), [(0, 20, 5), (0, 8, 2), (0, 3, 1), (7, 8, 7)])
+def test_imports_take_a_quarter_of_the_pool_unless_it_is_set(set_: int, pool: int, at_once: int) -> None:
+    settings = Settings(import_concurrent=set_, database_pool_max=pool)  # type: ignore[call-arg]
+    assert settings.imports_at_once == at_once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from app.concurrency.clock import Clock, monotonic
@@ -54,12 +55,24 @@ class Floors:
 
     def raise_to(self, key: str, version: int, now: float) -> None:
         """Nothing of `key` below `version` may be used any more. `now` is wall-clock time."""
+        self.raise_each([(key, version)], now)
+
+    def raise_each(self, versions: Iterable[tuple[str, int]], now: float) -> None:
+        """As `raise_to` for each key and version. Keys that are new at one version share what is kept of them: an
+        import may announce 100,000."""
         clock = self._clock()
-        before = self._floors.get(key)
-        if before is not None:  # the later moment stands, though the wall clock may have been set back since
-            version, now = max(version, before.version), max(now, before.raised_at)
-        self._floors[key] = _Floor(version, clock + self._life_s, now)
-        self._floors.move_to_end(key)
+        ends_at = clock + self._life_s
+        fresh: dict[int, _Floor] = {}
+        for key, version in versions:
+            before = self._floors.get(key)
+            if before is None:
+                floor = fresh.get(version)
+                if floor is None:
+                    floor = fresh[version] = _Floor(version, ends_at, now)
+            else:  # the later moment stands, though the wall clock may have been set back since
+                floor = _Floor(max(version, before.version), ends_at, max(now, before.raised_at))
+            self._floors[key] = floor
+            self._floors.move_to_end(key)
         while self._floors:
             oldest = next(iter(self._floors.values()))
             if oldest.ends_at > clock:

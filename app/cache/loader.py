@@ -178,7 +178,7 @@ class Loader:
         Never raises. Where Redis can't be told now it is told later; until then other processes rely on the origin's
         announcement.
         """
-        self._pass_over(key, version)
+        self._pass_over([(key, version)])
         entry = self._origin.made(payload, version)
         self._keep(key, entry)
         if entry.ttl_s > 0:
@@ -187,13 +187,13 @@ class Loader:
 
     async def outdated(self, key: str, version: int) -> None:
         """As `written`, where the value of `key` is not known, only that it got as far as `version`."""
-        self._pass_over(key, version)
+        self._pass_over([(key, version)])
         await self._recovery.invalidate(key, version)
 
     def changed(self, changes: Sequence[tuple[str, int]]) -> None:
         """The origin announced these keys' new versions: nothing below them is stored or served from now on."""
+        self._pass_over(changes)
         for key, version in changes:
-            self._pass_over(key, version)
             self._recovery.invalidate_later(key, version)
         self._events.invalidated(len(changes))
 
@@ -341,13 +341,14 @@ class Loader:
         if self._memory is not None and entry.ttl_s > 0 and self._floors.allows(key, entry.version, entry.created_at):
             self._memory.put(key, entry)
 
-    def _pass_over(self, key: str, version: int) -> None:
+    def _pass_over(self, changes: Sequence[tuple[str, int]]) -> None:
         """In this order: what is past can't come back into L1, is not there, and is not waited for by new callers."""
-        self._floors.raise_to(key, version, self._now())
-        if self._memory is not None:
-            self._memory.drop_older(key, version)
-        self._refreshing.pop(key, None)
-        self._protection.forget(key)
+        self._floors.raise_each(changes, self._now())
+        for key, version in changes:
+            if self._memory is not None:
+                self._memory.drop_older(key, version)
+            self._refreshing.pop(key, None)
+            self._protection.forget(key)
 
     def _is_trusted(self, entry: Entry, now: float) -> bool:
         return now < distrusted_at(entry.created_at, self._coherence.trusted_for_s())

@@ -73,9 +73,15 @@ class Recovery:
         return False
 
     def invalidate_later(self, key: str, version: int) -> None:
-        """Tell Redis, without waiting for it."""
+        """Tell Redis, without waiting for it.
+
+        Where there is no room, an id's first version is no reason for a sweep: past is then only that the id was not
+        there, which Redis keeps for a moment, and which each replica's own floor keeps out. So an import of any length
+        leaves the values of all others where they are.
+        """
         if len(self._pending) >= self._max_pending and key not in self._pending:
-            self.sweep_later()
+            if version > 1:
+                self.sweep_later()
         elif not self._sweep:
             self._pending[key] = max(version, self._pending.get(key, 0))
         self._work.set()

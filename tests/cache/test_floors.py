@@ -43,6 +43,19 @@ def test_a_floor_never_falls() -> None:
     assert rig.floors.least_version("1") == 5
 
 
+def test_floors_raised_together_are_those_raised_one_by_one() -> None:
+    together, singly = Rig(), Rig()
+    versions = [("1", 5), ("2", 1), ("3", 1), ("1", 4), ("2", 7), ("4", 1)]
+    for rig in (together, singly):
+        rig.floors.raise_to("3", 9, NOW)
+    together.floors.raise_each(versions, NOW)
+    for key, version in versions:
+        singly.floors.raise_to(key, version, NOW)
+    for key in "1234":
+        assert together.floors.least_version(key) == singly.floors.least_version(key)
+    assert together.floors.loaded_after == singly.floors.loaded_after
+
+
 def test_a_floor_lives_its_life_and_is_then_forgotten() -> None:
     rig = Rig()
     rig.floors.raise_to("1", 5, NOW)

@@ -251,6 +251,16 @@ async def test_more_than_can_be_kept_becomes_one_sweep(open_recovery: Open) -> N
     assert rig.recovery.pending == 0
 
 
+async def test_first_versions_that_find_no_room_are_let_go_and_sweep_nothing(open_recovery: Open) -> None:
+    """As an import of very many announces them: there is nothing of theirs in Redis."""
+    rig = open_recovery(max_pending=3)
+    rig.remote.available = False
+    for number in range(10):
+        rig.recovery.invalidate_later(str(number), 1)
+    await rig.idle()
+    assert rig.remote.probes == [([("0", 1), ("1", 1), ("2", 1)], False)]
+
+
 async def test_a_full_book_still_takes_a_newer_version_of_what_is_in_it(open_recovery: Open) -> None:
     rig = open_recovery(max_pending=2)
     rig.remote.available = False
