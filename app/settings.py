@@ -93,7 +93,10 @@ class Settings(BaseSettings):
         "new replicas; calls under way finish; 0 for never.",
     )
     grpc_max_connection_age_grace_s: float = Field(
-        0.0, ge=0, le=86_400, description="How long those calls may take until they are cut off; 0 for no bound."
+        300.0,
+        ge=0,
+        le=86_400,
+        description="How long those calls may take until they are cut off; 0 for no bound, though clients never read.",
     )
     grpc_tls_cert_file: str = Field(
         "", description="PEM file with the server's certificate and those up to the root; empty for no TLS."

@@ -97,16 +97,20 @@ def _handler(method: Method, behaviour: Behaviour) -> grpc.RpcMethodHandler:
     """What grpc.aio calls. It passes bytes both ways: decoding is part of the behaviour, and so are its errors."""
 
     # It tells by the kind of the function how to call it, so this has to be a coroutine function.
-    async def respond(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
-        return await behaviour(request, Call(method, context))
+    async def respond(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
+        return await behaviour(requests, Call(method, context))
 
-    make = {
-        Kind.UNARY: grpc.unary_unary_rpc_method_handler,
-        Kind.SERVER_STREAMING: grpc.unary_stream_rpc_method_handler,
-        Kind.CLIENT_STREAMING: grpc.stream_unary_rpc_method_handler,
-        Kind.BIDI_STREAMING: grpc.stream_stream_rpc_method_handler,
+    # Where gRPC itself reads the one request and none comes, it never answers, and a task stays as long as the client.
+    async def read_and_respond(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
+        return await behaviour(await context.read(), Call(method, context))
+
+    make, answer = {
+        Kind.UNARY: (grpc.stream_unary_rpc_method_handler, read_and_respond),
+        Kind.SERVER_STREAMING: (grpc.stream_stream_rpc_method_handler, read_and_respond),
+        Kind.CLIENT_STREAMING: (grpc.stream_unary_rpc_method_handler, respond),
+        Kind.BIDI_STREAMING: (grpc.stream_stream_rpc_method_handler, respond),
     }[method.kind]
-    return cast("grpc.RpcMethodHandler", make(respond))
+    return cast("grpc.RpcMethodHandler", make(answer))
 
 
 def _innermost(method: Method, handler: grpc.RpcMethodHandler) -> Behaviour:
@@ -174,7 +178,9 @@ def _decoder(parse: Callable[[bytes], Any]) -> Decode:
     owner = getattr(parse, "__self__", None)
     name = owner.DESCRIPTOR.full_name if owner is not None else "message of this method"
 
-    def decode(raw: bytes) -> Any:
+    def decode(raw: Any) -> Any:
+        if raw is grpc.aio.EOF:
+            raise MalformedMessageError(name, "the call carries no whole message")
         try:
             return parse(raw)
         except DecodeError:

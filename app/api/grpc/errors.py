@@ -12,12 +12,12 @@ class CallError(Exception):
 
 
 class MalformedMessageError(CallError):
-    """A request message is not what its method takes: its bytes cannot be decoded."""
+    """A request message is not what its method takes: its bytes cannot be decoded, or there is none."""
 
     code = "malformed_message"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(f"the request is no {message}: its bytes cannot be decoded as one")
+    def __init__(self, message: str, why: str = "its bytes cannot be decoded as one") -> None:
+        super().__init__(f"the request is no {message}: {why}")
 
 
 class InvalidMetadataError(CallError):

@@ -30,8 +30,9 @@ class ServerOptions:
     max_connection_age_s: float = 300.0
     """How old a connection may become before its client is told to go (GOAWAY); 0 for no bound. gRPC varies each
     connection's by up to a tenth, so that clients don't come back all at once."""
-    max_connection_age_grace_s: float = 0.0
-    """How long calls on such a connection may then take to end before they are cut off; 0 for no bound."""
+    max_connection_age_grace_s: float = 300.0
+    """How long calls on such a connection may then take to end before they are cut off; 0 for no bound. It is the only
+    bound on a call whose answer the client never reads."""
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """As gRPC takes them: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
-    ConnectionTerminated,
     DataReceived,
     ResponseReceived,
     SettingsAcknowledged,
@@ -20,6 +19,8 @@ from h2.events import (
 )
 
 Header = tuple[str, str]
+GOAWAY = 7
+"""The type of the frame: RFC 9113, 6.8."""
 
 
 def message(payload: bytes, flag: int = 0) -> bytes:
@@ -54,6 +55,7 @@ class RawClient:
         self._progress = asyncio.Condition()
         self.settled = asyncio.Event()
         self.goaway: int | None = None
+        """The error code of the last GOAWAY."""
         self.closed = asyncio.Event()
         self._h2.initiate_connection()
         self._flush()
@@ -77,7 +79,7 @@ class RawClient:
         return number, answer
 
     async def send(self, number: int, data: bytes, *, end: bool = True) -> None:
-        """Sends the data as far as the server's windows let it, waiting for them; gives up where the stream has ended."""
+        """Sends as much as the windows let it, waiting for them; gives up where the stream has ended."""
         answer = self._answers[number]
         while data and not answer.ended.is_set():
             room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
@@ -98,6 +100,11 @@ class RawClient:
         await asyncio.wait_for(answer.ended.wait(), 10)
         return answer
 
+    @property
+    def most_streams(self) -> int:
+        """How many calls at a time the server allows."""
+        return self._h2.remote_settings.max_concurrent_streams
+
     def reset(self, number: int, code: int = 8) -> None:
         """RST_STREAM; code 8 is CANCEL."""
         self._h2.reset_stream(number, code)
@@ -117,12 +124,19 @@ class RawClient:
 
     async def _receive(self) -> None:
         try:
-            while octets := await self._reader.read(65_536):
+            while True:
+                head = await self._reader.readexactly(9)
+                octets = head + await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == GOAWAY:  # h2 takes it for the connection's end, which it need not be
+                    self.goaway = int.from_bytes(octets[13:17], "big")
+                    continue
                 for event in self._h2.receive_data(octets):
                     self._take(event)
                 self._flush()
                 async with self._progress:
                     self._progress.notify_all()
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            pass
         finally:
             self.closed.set()
             for answer in self._answers.values():
@@ -131,7 +145,9 @@ class RawClient:
     def _take(self, event: object) -> None:
         match event:
             case ResponseReceived() | TrailersReceived():
-                self._answers[event.stream_id].headers.update(event.headers)
+                self._answers[event.stream_id].headers.update(
+                    (str(key), str(value)) for key, value in event.headers or ()
+                )
             case DataReceived():
                 self._answers[event.stream_id].data += event.data
                 if self._reads:
@@ -144,8 +160,6 @@ class RawClient:
                 self._answers[event.stream_id].ended.set()
             case SettingsAcknowledged():
                 self.settled.set()
-            case ConnectionTerminated():
-                self.goaway = int(event.error_code or 0)
 
 
 @asynccontextmanager
