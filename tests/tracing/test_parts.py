@@ -7,6 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
 from app.api.http.edge import Edge
@@ -34,6 +39,19 @@ async def test_without_an_endpoint_every_part_is_the_plain_one(database_url: str
             assert type(loader._protection).__name__ == "Singleflight"
             assert type(loader._remote._client) is Redis
             assert pool._connection_class is Session
+
+
+async def test_the_framework_makes_no_spans_of_its_own_where_others_in_the_process_are_traced(
+    start: Start, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(others))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    service = await start()
+    assert (await service.http.get("/templates")).status_code == 200
+    await collector.until(lambda: collector.named("GET /templates"))
+    assert others.get_finished_spans() == ()
 
 
 async def test_an_import_is_a_span_of_its_copy_and_none_of_its_rows(start: Start, collector: Collector) -> None:
