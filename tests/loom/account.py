@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Headers, Message, Started
@@ -39,6 +39,22 @@ class Call:
     def end(self) -> Ended:
         assert self.ended is not None
         return self.ended
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Until it holds; for what nobody tells of."""
+    async with asyncio.timeout(WAIT_S):
+        while not await holds():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+
+
+async def refuses(port: int) -> bool:
+    """Whether nobody listens there."""
+    try:
+        (await asyncio.open_connection("127.0.0.1", port))[1].close()
+    except OSError:
+        return True
+    return False
 
 
 def values(headers: Headers, name: str) -> list[bytes]:

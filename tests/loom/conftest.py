@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,12 +44,18 @@ class Front:
 
 
 @asynccontextmanager
-async def proxied(backend_port: int, limits: Limits | None = None) -> AsyncIterator[Front]:
+async def proxied(
+    backend_port: int,
+    limits: Limits | None = None,
+    *,
+    behind_tls: ssl.SSLContext | None = None,
+    front_tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Front]:
     """The proxy in front of a port of this machine."""
     account = Account()
-    upstream = Upstream("127.0.0.1", backend_port, timeout_s=5, handshake_s=5)
+    upstream = Upstream("127.0.0.1", backend_port, timeout_s=5, handshake_s=5, tls=behind_tls)
     proxy = Proxy(upstream, account, limits=limits)
-    port = await proxy.start("127.0.0.1", 0)
+    port = await proxy.start("127.0.0.1", 0, tls=front_tls)
     try:
         yield Front(proxy, port, account)
     finally:

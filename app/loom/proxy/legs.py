@@ -29,8 +29,9 @@ class Leg(asyncio.Protocol):
         """Whether nothing more will come from this side."""
         self.is_lost = False
         self.is_tls = False
+        self.is_told_end = False
+        """Whether this side was told that nothing more comes: nothing may be written to it."""
         self._limits = limits
-        self._told_end = False
         self.on_finished: Callable[[Leg], None] = lambda _leg: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,9 +59,9 @@ class Leg(asyncio.Protocol):
 
     def tell_end(self) -> None:
         """Once all that was written has gone out: nothing more comes."""
-        if self._told_end or self.transport.is_closing():
+        if self.is_told_end or self.transport.is_closing():
             return
-        self._told_end = True
+        self.is_told_end = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -129,7 +130,7 @@ class BackendLeg(Leg):
 
         One between HEADERS and CONTINUATION breaks the connection (RFC 9113, section 4.3).
         """
-        if self._relay is not None and self._read is not None:
+        if self._relay is not None and self._read is not None and self.other is not None and not self.other.is_told_end:
             if self._relay.is_greeted and self._relay.at_boundary:
                 self._write(frame)
             else:

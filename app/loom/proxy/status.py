@@ -73,13 +73,13 @@ def read_request(headers: Headers) -> RequestHead:
 
 
 def read_response(headers: Headers) -> ResponseHead:
-    """Headers or trailers. A `grpc-status` that is no known number counts as UNKNOWN."""
+    """Headers or trailers. A `grpc-status` that no status has counts as UNKNOWN, one that is no number as INTERNAL."""
     found = dict(reversed(headers))
     http_status = found.get(b":status", b"")
     status = found.get(b"grpc-status")
     return ResponseHead(
         int(http_status) if len(http_status) == 3 and http_status.isdigit() else None,
-        None if status is None else _STATUSES.get(status, Status.UNKNOWN),
+        None if status is None else _STATUSES.get(status, Status.UNKNOWN if status.isdigit() else Status.INTERNAL),
         _unescaped(found.get(b"grpc-message", b"")),
         _GRPC.fullmatch(found.get(b"content-type", b"")) is not None,
     )

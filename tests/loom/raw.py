@@ -1,0 +1,130 @@
+"""A backend and a client that send exactly the bytes they are told to: what no real peer does on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from hpack import Decoder, Encoder
+
+from app.loom.proxy import framing
+from app.loom.proxy.framing import PREFACE, Frame, FrameParser
+from tests.loom import wire
+from tests.loom.account import WAIT_S
+
+ACK = wire.frame(framing.SETTINGS, framing.ACK, 0)
+
+
+class Peer:
+    """One end of an HTTP/2 connection, by hand. Acknowledges SETTINGS; all else is left to the script."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, of_client: bool) -> None:
+        self.reader, self.writer = reader, writer
+        self.encoder, self._decoder = Encoder(), Decoder()
+        self.received = bytearray()
+        self._parser = FrameParser(max_payload_bytes=1 << 20, skip=0 if of_client else len(PREFACE))
+        self._frames: list[Frame] = []
+
+    def send(self, *frames: bytes) -> None:
+        self.writer.write(b"".join(frames))
+
+    async def read(self) -> bool:
+        """Some more bytes; false at the end."""
+        async with asyncio.timeout(WAIT_S):
+            data = await self.reader.read(65_536)
+        self.received += data
+        for found in self._parser.feed(data):
+            if found.kind == framing.SETTINGS and not found.flags & framing.ACK:
+                self.send(ACK)
+            if self._frames and not self._frames[-1].is_last:
+                before = self._frames.pop()
+                found = found._replace(payload=(before.payload or b"") + (found.payload or b""))
+            self._frames.append(found)
+        return bool(data)
+
+    async def next(self, kind: int) -> Frame:
+        """The next frame of this kind; others before it are dropped."""
+        while True:
+            while self._frames:
+                if not self._frames[0].is_last:
+                    break
+                found = self._frames.pop(0)
+                if found.kind == kind:
+                    return found
+            if not await self.read():
+                raise ConnectionError("the connection ended")
+
+    async def headers(self) -> tuple[int, list[tuple[str, str]]]:
+        """The next header block, in one frame: its stream and what it says."""
+        found = await self.next(framing.HEADERS)
+        return found.stream, [(str(name), str(value)) for name, value in self._decoder.decode(found.payload or b"")]
+
+    async def end(self) -> None:
+        """Until the other side has ended."""
+        while await self.read():
+            pass
+
+    def block(self, stream: int, fields: list[tuple[str, str]], *, end: bool = False, in_frames: int = 1) -> bytes:
+        return wire.headers(self.encoder, stream, fields, end=end, in_frames=in_frames)
+
+
+async def answer_all(peer: Peer) -> None:
+    """Every call, with an echo of its first DATA frame."""
+    while True:
+        stream, _ = await peer.headers()
+        asked = await peer.next(framing.DATA)
+        peer.send(peer.block(stream, wire.RESPONSE_HEADERS) + wire.data(stream, asked.payload or b""))
+        peer.send(peer.block(stream, wire.OK_TRAILERS, end=True))
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(script: Script, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
+    """A backend that greets each connection with SETTINGS and then follows the script; its port."""
+    tasks: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            peer = Peer(reader, writer, of_client=False)
+            peer.send(wire.settings())
+            await script(peer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        except (AssertionError, TimeoutError) as error:
+            failures.append(error)
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(accept, host, port)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert not failures
+
+
+@asynccontextmanager
+async def client(
+    port: int, greeting: bytes = PREFACE + wire.settings(), tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Peer]:
+    """A client's connection that begins with `greeting`."""
+    more = {} if tls is None else {"ssl": tls, "server_hostname": "localhost"}
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **more)  # type: ignore[arg-type]
+    try:
+        peer = Peer(reader, writer, of_client=True)
+        peer.send(greeting)
+        yield peer
+    finally:
+        writer.close()

@@ -1,0 +1,222 @@
+"""`python -m app loom`: a real process with a real client and backend, its probes, its metrics, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from app.cli.failure import CommandError
+from app.cli.loom import loom as command
+from app.loom.proxy import framing
+from tests.loom import wire
+from tests.loom.account import WAIT_S, eventually, refuses
+from tests.loom.backend import Backend
+from tests.loom.conftest import serving
+from tests.loom.raw import Peer, client, scripted
+from tests.loom.wire import REQUEST_HEADERS, RESPONSE_HEADERS, data, message
+
+START_S = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Running:
+    """The process, and where it listens."""
+
+    process: asyncio.subprocess.Process
+    target: str
+    ui: str
+
+    async def end(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), WAIT_S)
+
+
+@asynccontextmanager
+async def loom(backend_port: int, *flags: str) -> AsyncIterator[Running]:
+    arguments = ["--listen", "127.0.0.1:0", "--ui", "127.0.0.1:0", "--backend", f"127.0.0.1:{backend_port}", "--json"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "loom", *arguments, *flags,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        document = json.loads(line)
+        yield Running(process, document["listen"], document["ui"])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def probing(running: Running) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=WAIT_S, base_url=running.ui)
+
+
+async def answers(http: httpx.AsyncClient, path: str, text: str) -> bool:
+    response = await http.get(path)
+    return response.status_code == 200 and text in response.text
+
+
+async def test_calls_pass_and_are_counted_and_no_client_can_add_a_label() -> None:
+    async with serving(Backend()) as (_, port), loom(port) as running, probing(running) as http:
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            for number in range(20):
+                with pytest.raises(grpc.aio.AioRpcError, match="Method not found"):
+                    await channel.unary_unary(f"/bogus.Service/{number}")(b"")
+            assert await channel.unary_unary("/test.Interop/Unary")(b"ask") == b"ask"
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/test.Interop/Unary")(b"ask", metadata=(("x-status", "5"),))
+            call = channel.unary_unary("/test.Interop/Sleep")(b"ask")
+            await eventually(lambda: answers(http, "/metrics", "loom_active_sessions 1.0"))
+            call.cancel()
+            await eventually(lambda: answers(http, "/metrics", "loom_active_sessions 0.0"))
+            metrics = (await http.get("/metrics")).text
+        assert 'loom_proxy_requests_total{method="/test.Interop/Unary",status="OK"} 1.0' in metrics
+        assert 'loom_proxy_requests_total{method="/test.Interop/Unary",status="NOT_FOUND"} 1.0' in metrics
+        assert 'loom_proxy_requests_total{method="other",status="UNIMPLEMENTED"} 20.0' in metrics
+        assert 'loom_proxy_requests_total{method="other",status="CANCELLED"} 1.0' in metrics
+        assert 'loom_proxy_latency_seconds_count{method="/test.Interop/Unary"} 2.0' in metrics
+        assert "bogus" not in metrics
+        assert await running.end() == 0
+
+
+async def test_the_backend_may_be_down_at_the_start_and_come_and_go() -> None:
+    async with scripted(Peer.end) as port:
+        pass  # a port that was free a moment ago
+    async with loom(port) as running, probing(running) as http:
+        live, ready, health = [await http.get(path) for path in ("/live", "/ready", "/health")]
+        assert (live.status_code, live.json()["status"]) == (200, "alive")
+        assert live.json()["uptime"] >= 0
+        assert ready.status_code == 503
+        assert "refused" in ready.json()["error"]
+        assert (health.status_code, health.json()["status"], health.json()["backend"]) == (
+            503,
+            "degraded",
+            "unreachable",
+        )
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.unary_unary("/test.Interop/Unary")(b"ask", timeout=WAIT_S)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            async with serving(Backend(), port=port):
+                call = channel.unary_unary("/test.Interop/Unary")(b"ask", timeout=WAIT_S, wait_for_ready=True)
+                assert await call == b"ask"
+                await eventually(lambda: answers(http, "/ready", ""))
+                assert (await http.get("/health")).json()["backend"] == "connected"
+        assert await running.end() == 0
+
+
+async def test_sigterm_lets_a_call_finish_and_a_second_one_does_not_wait() -> None:
+    backend = Backend()
+    async with serving(backend) as (_, port):
+        async with loom(port) as running, grpc.aio.insecure_channel(running.target) as channel:
+            call = channel.unary_unary("/test.Interop/Held")(b"held")
+            await asyncio.wait_for(backend.arrived.wait(), WAIT_S)
+            ending = asyncio.create_task(running.end())
+            await asyncio.sleep(0)
+            backend.go_on.set()
+            assert await call == b"held"
+            assert await ending == 0
+        async with loom(port) as running, grpc.aio.insecure_channel(running.target) as channel:
+            backend.arrived.clear()
+            backend.go_on.clear()
+            call = channel.unary_unary("/test.Interop/Held")(b"held")
+            await asyncio.wait_for(backend.arrived.wait(), WAIT_S)
+            running.process.send_signal(signal.SIGTERM)
+            await eventually(lambda: refuses(int(running.target.rpartition(":")[2])))
+            await running.end()
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        backend.go_on.set()
+
+
+async def test_memory_stays_flat_behind_a_reader_that_stops_and_with_large_messages() -> None:
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        stream, _ = await peer.headers()
+        peer.send(peer.block(stream, RESPONSE_HEADERS))
+        piece = data(stream, message(bytes(16_000))) * 16
+        for _ in range(1_000):
+            peer.send(piece)
+            await peer.writer.drain()
+            sent += len(piece)
+        peer.send(data(stream, b"", end=True))
+        await peer.end()
+
+    async with scripted(script) as port, loom(port) as running:
+        host, _, listening = running.target.rpartition(":")
+        assert host == "127.0.0.1"
+        process = psutil.Process(running.process.pid)
+        async with client(int(listening)) as caller:
+            await caller.next(framing.SETTINGS)
+            before = process.memory_info().rss
+            caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            caller.send(caller.block(1, REQUEST_HEADERS))
+            moved = -1
+            while moved != sent:
+                moved = sent
+                await asyncio.sleep(0.3)
+            assert process.memory_info().rss - before < 20_000_000
+            caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            ended = wire.data(1, b"", end=True)
+            tail = b""
+            while not tail.endswith(ended):
+                tail = (tail + await asyncio.wait_for(caller.reader.read(1 << 20), WAIT_S))[-64:]
+            assert process.memory_info().rss - before < 20_000_000
+        assert sent > 250_000_000
+        assert await running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--listen", "nonsense"], "--listen: 'nonsense' is no address: HOST:PORT is"),
+        (["--backend", "localhost:0"], "the port from 1 to 65535"),
+        (["--backend", "localhost:70000"], "--backend: 'localhost:70000' is no address"),
+        (["--ui", "[::1:9998"], "--ui: "),
+        (["--log", "loud"], "--log: 'loud' is no level"),
+        (["--tls-cert", __file__], "needs both --tls-cert and --tls-key"),
+        (["--tls-cert", __file__, "--tls-key", __file__], "no certificate and its key can be read"),
+        (["--backend-tls-skip-verify"], "need --backend-tls"),
+        (["--backend-tls", "--backend-tls-key", __file__], "go together"),
+        (["--backend-tls", "--backend-tls-ca", __file__], "no certificate can be read"),
+        (["--listen", "192.0.2.1:9"], "can't listen"),
+    ],
+)
+def test_bad_flags_are_one_line_that_says_what_would_be_right(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.loom.logs.configure", lambda _level: None)
+    program = typer.Typer()
+    program.command()(command)
+    free = ["--listen", "127.0.0.1:0", "--ui", "127.0.0.1:0"]
+    with pytest.raises(CommandError, match=re.escape(said)) as error:
+        CliRunner().invoke(program, [*free, *arguments], catch_exceptions=False)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_ends_in_one_line_and_a_status_where_a_flag_is_wrong() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "app", "loom", "--listen", "nonsense"],
+        capture_output=True, text=True, timeout=START_S, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
