@@ -114,6 +114,10 @@ class RawClient:
         """Past HTTP/2."""
         self._writer.write(octets)
 
+    def hang(self) -> None:
+        """Answers nothing any more, probes neither; the connection stays."""
+        self._receiving.cancel()
+
     async def aclose(self) -> None:
         self._receiving.cancel()
         await asyncio.gather(self._receiving, return_exceptions=True)

@@ -221,6 +221,29 @@ async def test_more_calls_at_a_time_than_a_connection_may_have_are_refused_one_b
     await server.drain(1)
 
 
+async def test_a_client_that_hangs_is_given_up_and_its_calls_with_it() -> None:
+    cache = FakeCache(hold=asyncio.Event())
+    options = ServerOptions(keepalive_time_s=0.1, keepalive_timeout_s=0.1)
+    server = GrpcServer(service_over(cache), "127.0.0.1", 0, options=options)
+    async with raw_client(await server.start()) as client:
+        number, _ = client.open(GET)
+        await client.send(number, REQUEST)
+        await asyncio.wait_for(cache.begun.wait(), 10)
+        client.hang()
+        await asyncio.wait_for(cache.cancelled.wait(), 30)
+    await server.drain(1)
+
+
+async def test_a_client_that_probes_too_often_is_told_to_go() -> None:
+    server = GrpcServer(service_over(FakeCache()), "127.0.0.1", 0, options=ServerOptions(min_ping_interval_s=60))
+    async with raw_client(await server.start()) as client:
+        for _ in range(5):
+            client.write(bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + b"8 octets")
+        await asyncio.wait_for(client.closed.wait(), 10)
+        assert client.goaway == 0xB  # ENHANCE_YOUR_CALM
+    await server.drain(1)
+
+
 @pytest.mark.parametrize(
     "octets",
     [
