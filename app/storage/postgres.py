@@ -313,6 +313,10 @@ async def _roll_back(connection: PooledConnection, timeout_s: float) -> None:
         logger.warning("a transaction was undone by ending its connection: %s", _reason(error))
         if not _is_gone(connection):
             connection.terminate()
+    except asyncio.CancelledError:
+        if not _is_gone(connection):
+            connection.terminate()
+        raise
 
 
 def _is_gone(connection: Connection | PooledConnection) -> bool:

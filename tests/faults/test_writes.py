@@ -285,6 +285,17 @@ async def test_an_id_used_for_another_write_is_refused_by_every_replica(pair: li
     assert (await pair[1].stub.CreateTemplate(creation("one", "", key))).template == first
 
 
+async def test_a_key_over_http_is_the_request_id_of_grpc(pair: list[Replica], admin: Connection, key: str) -> None:
+    made_by_grpc = (await pair[0].stub.CreateTemplate(creation(key, "body", key))).template
+    async with httpx.AsyncClient(headers={"Idempotency-Key": key}) as http:
+        at = f"{pair[1].http_url}/template-details"
+        again = await http.post(at, json={"name": key, "body": "body"})
+        assert (again.status_code, again.json()["id"]) == (201, made_by_grpc.id)
+        other = await http.post(at, json={"name": key, "body": "another"})
+        assert (other.status_code, other.json()["code"]) == (409, "request_id_reused")
+    assert await admin.fetchval("SELECT count(*) FROM templates WHERE name = $1", key) == 1
+
+
 async def test_an_answer_given_again_is_not_kept_as_what_is_true_now(
     pair: list[Replica], database_url: str, redis_url: str, stack: EmbeddedStack, key: str
 ) -> None:

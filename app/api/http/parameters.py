@@ -20,6 +20,7 @@ from app.api.http.problems import (
 from app.api.http.schemas import TemplateBody
 from app.domain.errors import InvalidInputError, Violation
 from app.domain.template import MAX_ID, TemplateDraft
+from app.domain.write_request import check_request_id
 
 MAX_VIOLATIONS = 20
 """More are not told: a body can have as many unknown fields as it has room for."""
@@ -109,6 +110,22 @@ def expected_versions(request: Request, template_id: int) -> frozenset[int] | No
         if ours is not None and int(ours["id"]) == template_id:
             versions.add(int(ours["version"]))
     return frozenset(version for version in versions if version <= MAX_ID)
+
+
+def request_id(request: Request) -> str | None:
+    """What `Idempotency-Key` holds, with or without quotes (draft-ietf-httpapi-idempotency-key-header has them)."""
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise MalformedRequestError(f"Idempotency-Key is given {len(keys)} times; give it once")
+    key = keys[0]
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    try:
+        return check_request_id(key)
+    except InvalidInputError as error:
+        raise MalformedRequestError(f"Idempotency-Key {error.violations[0].reason}") from None
 
 
 def _joined(request: Request, header: str) -> str | None:

@@ -55,6 +55,11 @@ _IF_MATCH = _header(
     pattern=r'^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$',
 )
 _IF_NONE_MATCH = _header("If-None-Match", "Answer 304 if the template is still at this entity tag.")
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key",
+    "Best a UUID. For 24 hours the same request with the same key is not done again, and gets the first answer.",
+    pattern='^("[ -~]{1,128}"|[!-~]{1,128})$',
+)
 _TAGGED = _sent(ETag="The template's id and version.")
 _READ = _TAGGED | _sent(
     Age="Whole seconds since the load from the database.",
@@ -113,15 +118,16 @@ def template_routes(
         response_class=Response,
         responses={
             200: {"model": TemplateOut, "headers": _TAGGED},
-            **_problems(400, 404, 408, 412, 413, 415, 422, 503),
+            **_problems(400, 404, 408, 409, 412, 413, 415, 422, 503),
         },
-        openapi_extra={"parameters": [_ID, _IF_MATCH], "requestBody": _BODY},
+        openapi_extra={"parameters": [_ID, _IF_MATCH, _IDEMPOTENCY_KEY], "requestBody": _BODY},
     )
     async def replace_template(request: Request) -> Response:
         template_id = parameters.template_id(request)
         expected = parameters.expected_versions(request, template_id)
+        request_id = parameters.request_id(request)
         draft = await parameters.draft(request, max_bytes=max_body_bytes, timeout_s=receive_timeout_s)
-        return written(await service.update(template_id, draft, expected), 200)
+        return written(await service.update(template_id, draft, expected, request_id), 200)
 
     @router.post(
         "/template-details",
@@ -130,25 +136,27 @@ def template_routes(
         response_class=Response,
         responses={
             201: {"model": TemplateOut, "headers": _TAGGED | _sent(Location="Where the template is read.")},
-            **_problems(400, 408, 413, 415, 422, 503),
+            **_problems(400, 408, 409, 413, 415, 422, 503),
         },
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"parameters": [_IDEMPOTENCY_KEY], "requestBody": _BODY},
     )
     async def create_template(request: Request) -> Response:
+        request_id = parameters.request_id(request)
         draft = await parameters.draft(request, max_bytes=max_body_bytes, timeout_s=receive_timeout_s)
-        return written(await service.create(draft), 201)
+        return written(await service.create(draft, request_id), 201)
 
     @router.delete(
         "/template-details",
         status_code=204,
         summary="Delete a template",
         response_class=Response,
-        responses={204: {"description": "It is gone."}, **_problems(400, 404, 412, 503)},
-        openapi_extra={"parameters": [_ID, _IF_MATCH]},
+        responses={204: {"description": "It is gone."}, **_problems(400, 404, 409, 412, 503)},
+        openapi_extra={"parameters": [_ID, _IF_MATCH, _IDEMPOTENCY_KEY]},
     )
     async def delete_template(request: Request) -> Response:
         template_id = parameters.template_id(request)
-        await service.delete(template_id, parameters.expected_versions(request, template_id))
+        expected = parameters.expected_versions(request, template_id)
+        await service.delete(template_id, expected, parameters.request_id(request))
         return Response(status_code=204)
 
     async def list_templates(request: Request) -> Response:

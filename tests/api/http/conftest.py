@@ -52,6 +52,7 @@ class Api:
         """All as it was at first, but for what was counted."""
         self.repository.error = None
         self.repository.templates.clear()
+        self.repository.requests.clear()
         self.repository.put(template(1, version=3), template(2))
         vars(self.cache).update(vars(FakeCache(self.repository)))
         self.redis.up = self.database.up = True
