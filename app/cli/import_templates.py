@@ -57,8 +57,8 @@ def import_templates(
         }
         print(json.dumps(fields))
         return
-    ids = f", with ids from {imported.first_id} to {imported.last_id}" if imported.count else ""
-    print(f"imported {imported.count:,} templates of {imported.bytes:,} bytes{ids}")
+    ids = f", ids from {imported.first_id} to {imported.last_id}" if imported.count else ""
+    print(f"templates imported: {imported.count:,}, {imported.bytes:,} bytes{ids}")
 
 
 async def _import(endpoint: Endpoint, source: BinaryIO, file: str, request_id: str, timeout_s: float) -> Imported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import grpc
@@ -120,24 +121,31 @@ ERRORS: Mapping[grpc.StatusCode, type[CallError]] = {
 
 def call_error(error: grpc.aio.AioRpcError) -> CallError:
     """The error that a failed call is told as."""
-    status, text = error.code(), " ".join((error.details() or "").split())
-    return ERRORS.get(status, CallError)(status, text, tuple(_details(error.trailing_metadata())))
+    return _made(error.code(), error.details() or "", _details(error.trailing_metadata()))
+
+
+def status_error(status: Status) -> CallError:
+    """The error of one request of many on a stream."""
+    code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+    return _made(code, status.message, _unpacked(status))
+
+
+def _made(status: grpc.StatusCode, text: str, details: Iterator[Message]) -> CallError:
+    return ERRORS.get(status, CallError)(status, " ".join(text.split()), tuple(details))
 
 
 def _details(metadata: grpc.aio.Metadata | None) -> Iterator[Message]:
     """What is malformed is left out: an error must not be hidden by another one in telling it."""
     for key, value in metadata or ():
-        if key != DETAILS_KEY or not isinstance(value, bytes):
-            continue
-        try:
-            packed = Status.FromString(value).details
-        except DecodeError:
-            continue
-        for each in packed:
-            for kind in KNOWN:
-                detail = kind()
-                try:
-                    if each.Unpack(detail):
-                        yield detail
-                except DecodeError:
-                    continue
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            with suppress(DecodeError):
+                yield from _unpacked(Status.FromString(value))
+
+
+def _unpacked(status: Status) -> Iterator[Message]:
+    for each in status.details:
+        for kind in KNOWN:
+            detail = kind()
+            with suppress(DecodeError):
+                if each.Unpack(detail):
+                    yield detail

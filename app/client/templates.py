@@ -19,6 +19,7 @@ from app.client.channel import Metadata, metadata, open_channel
 from app.client.endpoint import DEFAULT_TARGET, Endpoint
 from app.client.errors import DeadlineExceededError, call_error
 from app.client.imports import batches
+from app.client.sync import Sync
 from app.client.template import Details, Imported, News, Template
 from app.client.watch import follow
 from app.concurrency.budget import BudgetExceededError, allotted
@@ -159,6 +160,14 @@ class TemplateClient:
         async with aclosing(follow(call, patience_s=patience_s, tally=route.ended)) as followed:
             async for news in followed:
                 yield news
+
+    def sync(self, *, timeout_s: float | None = None) -> Sync:
+        """Gets and changing subscriptions on one stream, each request of which may take `timeout_s` seconds."""
+        route = self._route()
+        return Sync(
+            lambda: route.stub.SyncTemplates(timeout=_allotted(None), metadata=route.metadata),
+            lambda: _allotted(self._timeout_s if timeout_s is None else timeout_s),
+        )
 
     async def import_templates(
         self,

@@ -209,7 +209,7 @@ async def test_import_sends_all_of_a_file_or_of_standard_input_and_sums_it_up(tm
             assert json.loads(done.out) == {"imported": 250, "bytes": 9, "first_id": 221, "last_id": 470}
         else:
             done = await ended(tmp_path, "import", "templates.ndjson", *at(service))
-            assert done.out == "imported 250 templates of 9 bytes, with ids from 221 to 470\n"
+            assert done.out == "templates imported: 250, 9 bytes, ids from 221 to 470\n"
     assert (done.status, done.err) == (0, "")
     assert [template.name for template in got] == [f"n{n}" for n in range(250)]
 

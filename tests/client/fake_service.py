@@ -64,6 +64,9 @@ class FakeService(TemplateServiceServicer):
     async def WatchTemplates(self, request: Any, context: Context) -> None:  # noqa: N802
         await self._answer(request, context)
 
+    async def SyncTemplates(self, requests: AsyncIterator[Any], context: Context) -> None:  # noqa: N802
+        await self._answer(requests, context)
+
     async def ImportTemplates(self, requests: AsyncIterator[Any], context: Context) -> Any:  # noqa: N802
         return await self._answer(requests, context)
 
