@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import uvicorn
 from app.api.grpc.tls import TlsError
 from app.api.http.protocol import BoundedHttpProtocol
 from app.bootstrap import Runtime, running
+from app.cli import garbage
 from app.cli.failure import CommandError
 from app.domain.errors import StorageUnavailableError
 from app.health import Status
@@ -29,10 +29,6 @@ LAST_WORDS_S = 0.5
 """How long what is given up may take to end."""
 LAST_REQUESTS_S = 0.2
 """How long connections accepted just before the listener closed get to send their request."""
-
-
-GC_THRESHOLDS = 20_000, 20, 50
-"""Allocations before a collection of the youngest, and how many of each generation before one of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +152,13 @@ async def _serve(runtime: Runtime, listener: socket.socket, stop: _Stop, on_read
     await _tell_health(runtime)
     serving = asyncio.create_task(server.serve([listener]))
     following = asyncio.create_task(_follow_health(runtime))
+    collecting = asyncio.create_task(garbage.collect_when_quiet(runtime.metrics.requests_in_hand))
     asked = asyncio.create_task(stop.asked.wait())
     stop.serving()
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
             await asyncio.sleep(0.005)
-        # A full collection stops the service for as long as it looks at every object there is: 50 ms with a thousand
-        # requests in hand. What was made until now stays, and need not be looked at again; the rest is, less often.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        garbage.settle()
         if server.started:
             on_ready(_address(settings, listener, grpc_port))
         await asyncio.wait({serving, asked, following}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,9 +166,9 @@ async def _serve(runtime: Runtime, listener: socket.socket, stop: _Stop, on_read
         if following.done():
             await following  # it ends by an error only
     finally:
-        for task in (following, asked, serving):
+        for task in (following, collecting, asked, serving):
             task.cancel()
-        await asyncio.gather(following, asked, serving, return_exceptions=True)
+        await asyncio.gather(following, collecting, asked, serving, return_exceptions=True)
 
 
 async def _drain(

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
+from enum import Enum, auto
 from types import TracebackType
 
 
@@ -15,6 +16,14 @@ class BulkheadFullError(Exception):
 
 class BulkheadTimeoutError(TimeoutError):
     """No slot came free in time."""
+
+
+class _Outcome(Enum):
+    """Of a wait."""
+
+    GRANTED = auto()
+    EXPIRED = auto()
+    PUSHED_OUT = auto()
 
 
 class Bulkhead:
@@ -61,19 +70,34 @@ class Bulkhead:
             return
         if len(self._queue) >= self._queued:
             self._make_room(key)
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(key, granted)
+        # Outcomes and a timer of its own, as an exception that comes by a future, or by `asyncio.timeout`, is held by
+        # its own traceback: a crowd that is refused would leave all its frames to the garbage collector.
+        loop = asyncio.get_running_loop()
+        caller: asyncio.Future[_Outcome] = loop.create_future()
+        self._queue.append(key, caller)
+        timer = (
+            None if self._wait_timeout_s is None else loop.call_later(self._wait_timeout_s, self._expire, key, caller)
+        )
         try:
-            async with asyncio.timeout(self._wait_timeout_s) as deadline:
-                await granted
-        except BaseException as error:
-            if granted.done() and not granted.cancelled() and granted.exception() is None:
+            outcome = await caller
+        except BaseException:
+            if caller.done() and not caller.cancelled() and caller.result() is _Outcome.GRANTED:
                 self._hand_on()  # granted in the same tick; the slot is not ours to lose
             else:
-                self._queue.remove(key, granted)
-            if isinstance(error, TimeoutError) and deadline.expired():
-                raise BulkheadTimeoutError(f"no slot within {self._wait_timeout_s} s") from None
+                self._queue.remove(key, caller)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if outcome is _Outcome.EXPIRED:
+            raise BulkheadTimeoutError(f"no slot within {self._wait_timeout_s} s")
+        if outcome is _Outcome.PUSHED_OUT:
+            raise BulkheadFullError(f"{self._queued} callers wait already, most of them for one key")
+
+    def _expire(self, key: Hashable, caller: asyncio.Future[_Outcome]) -> None:
+        if not caller.done():
+            self._queue.remove(key, caller)
+            caller.set_result(_Outcome.EXPIRED)
 
     def _hand_on(self) -> None:
         """Give a slot that came free to the next in turn, or keep it free."""
@@ -81,7 +105,7 @@ class Bulkhead:
         if granted is None:
             self._free += 1
         else:
-            granted.set_result(None)
+            granted.set_result(_Outcome.GRANTED)
 
     def _make_room(self, key: Hashable) -> None:
         """Have the last of the longest line leave, unless the newcomer's own would then be as long."""
@@ -89,8 +113,7 @@ class Bulkhead:
             raise BulkheadFullError(f"{self._queued} callers wait already")
         pushed_out = self._queue.pop_last_of_longest()
         if not pushed_out.done():
-            error = BulkheadFullError(f"{self._queued} callers wait already, most of them for one key")
-            pushed_out.set_exception(error)
+            pushed_out.set_result(_Outcome.PUSHED_OUT)
 
 
 class _Slot:
@@ -113,7 +136,7 @@ class _Slot:
         self._release()
 
 
-_Line = OrderedDict[asyncio.Future[None], None]
+_Line = OrderedDict[asyncio.Future[_Outcome], None]
 
 
 class _Queue:
@@ -132,19 +155,19 @@ class _Queue:
     def length(self, key: Hashable) -> int:
         return len(self._lines.get(key, ()))
 
-    def append(self, key: Hashable, caller: asyncio.Future[None]) -> None:
+    def append(self, key: Hashable, caller: asyncio.Future[_Outcome]) -> None:
         line = self._lines.setdefault(key, OrderedDict())
         line[caller] = None
         self._grown(key, len(line), by=1)
 
-    def remove(self, key: Hashable, caller: asyncio.Future[None]) -> None:
+    def remove(self, key: Hashable, caller: asyncio.Future[_Outcome]) -> None:
         """Harmless where the caller is not there any more."""
         line = self._lines.get(key)
         if line is not None and caller in line:
             del line[caller]
             self._grown(key, len(line), by=-1)
 
-    def pop_next(self) -> asyncio.Future[None] | None:
+    def pop_next(self) -> asyncio.Future[_Outcome] | None:
         """The first caller of the key whose turn it is; that key's next turn comes after all others'.
 
         Callers who were cancelled, and have not left the queue yet, leave it here, and take no turn. `None` where
@@ -160,7 +183,7 @@ class _Queue:
                 return caller
         return None
 
-    def pop_last_of_longest(self) -> asyncio.Future[None]:
+    def pop_last_of_longest(self) -> asyncio.Future[_Outcome]:
         key = next(iter(self._by_length[self.longest]))
         line = self._lines[key]
         caller, _ = line.popitem()

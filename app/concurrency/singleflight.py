@@ -15,6 +15,7 @@ import contextvars
 import copy as copying
 import functools
 import inspect
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -60,7 +61,7 @@ class Outcome(NamedTuple, Generic[T]):
 class _Flight:
     """One run of the work. Only its group's methods and `_land` change it."""
 
-    __slots__ = ("blocked_on", "closed", "key", "task", "waiters")
+    __slots__ = ("__weakref__", "blocked_on", "closed", "key", "task", "waiters")
 
     task: asyncio.Task[Any]
 
@@ -99,8 +100,22 @@ class _Flight:
         return self.task.result()
 
 
-_current: contextvars.ContextVar[_Flight | None] = contextvars.ContextVar("singleflight_current", default=None)
-"""The flight in whose work the running code is; shared by all groups, so that cycles across groups are found too."""
+_current: contextvars.ContextVar[weakref.ref[_Flight] | None] = contextvars.ContextVar(
+    "singleflight_current", default=None
+)
+"""The flight in whose work the running code is; shared by all groups, so that cycles across groups are found too.
+
+Weakly, as the flight has the task, and the task the context: what is left of each flight that fails, its traceback's
+frames included, would wait for the garbage collector. In the air its group holds it.
+"""
+
+
+def _caller() -> _Flight | None:
+    """The flight that the running code works for, if it is in the air."""
+    reference = _current.get()
+    flight = None if reference is None else reference()
+    # Code that outlived the flight it was started in: nothing waits for it.
+    return None if flight is None or flight.task.done() else flight
 
 
 class Group:
@@ -142,9 +157,7 @@ class Group:
     async def do_outcome(self, key: Hashable, fn: Callable[[], Awaitable[T]]) -> Outcome[T]:
         """As `do`, with the word whether the flight was another caller's."""
         loop = self._bind()
-        caller = _current.get()
-        if caller is not None and caller.task.done():
-            caller = None  # code that outlived the flight it was started in; nothing waits for it
+        caller = _caller()
         flight = self._flights.get(key)
         shared = flight is not None
         if flight is None:
@@ -193,7 +206,7 @@ class Group:
         where work still runs `timeout_s` seconds after its cancellation.
         """
         self._bind(closing=True)
-        caller = _current.get()
+        caller = _caller()
         if caller in self._airborne:
             raise ReentrantCallError("a group can't be closed from within its own flight")
         self._closed = True
@@ -244,7 +257,7 @@ class Group:
     def _launch(self, key: Hashable, fn: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventLoop) -> _Flight:
         flight = _Flight(key)
         context = contextvars.copy_context()
-        context.run(_current.set, flight)
+        context.run(_current.set, weakref.ref(flight))
         # Not by the loop's task factory: an eager one would run the work before the flight can be found.
         flight.task = asyncio.Task(_work(fn), loop=loop, context=context)
         self._flights[key] = flight

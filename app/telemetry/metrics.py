@@ -212,6 +212,10 @@ class Metrics:
             self._imports.labels(import_end)
         self._error_by_operation = {operation: self._errors.labels(operation) for operation in OPERATIONS}
 
+    def requests_in_hand(self) -> float:
+        """HTTP requests and gRPC calls being answered now."""
+        return self.in_flight.value + self.calls.in_flight.value
+
     def expect_route(self, path: str, method: str) -> None:
         """Let the series of a route exist from the start, those of server errors too.
 

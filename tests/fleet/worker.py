@@ -8,7 +8,6 @@ that what a killed process had begun is known. All times are CLOCK_MONOTONIC's, 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import queue
 import sys
@@ -22,6 +21,7 @@ import uvloop
 
 from app import bootstrap
 from app.cache.loader import Loader
+from app.cli import garbage
 from app.domain.errors import DomainError
 from app.domain.template import Template, TemplateDraft
 from app.settings import Settings
@@ -156,8 +156,7 @@ async def serve() -> None:
     with patch.object(bootstrap, "TemplateRepository", ToldRepository), patch.object(bootstrap, "Loader", ToldLoader):
         async with bootstrap.running(settings) as runtime:
             worker = Worker(runtime)
-            gc.collect()
-            gc.freeze()  # as `python -m app serve` does once it serves
+            garbage.settle()  # as `python -m app serve` does once it serves
             say({"event": "ready", "at": time.monotonic()})
             commands: set[asyncio.Task[None]] = set()
             while line := await lines.readline():
