@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from app.loadtest.open_loop import Answer
-from app.scenarios.options import Options
+from app.scenarios.flood import flood
+from app.scenarios.options import REQUEST_TIMEOUT_S, Options
 from app.scenarios.promise import Promise, at_most, none_of
 from app.scenarios.stage import POLL_S, Stage, running
 from app.scenarios.timeline import failures, p99_s
 
 LOAD_DELAY_MS = 2_000
 FIRST_COLD_KEY = 100_001
-ARRIVING_S = 1.8
-"""Over so long they arrive, less than a load takes: all are under way together. In one instant, the processors of a
-small machine would be what hits wait for, and not the database."""
 HITS_WITHIN_MS = 10.0
 _INSERT = """
 INSERT INTO templates (id, name, body)
@@ -29,7 +26,7 @@ def settings(options: Options) -> dict[str, str]:  # noqa: ARG001 - as every sce
 
 
 async def play(stage: Stage) -> list[Promise]:
-    """Calm, then all cold keys, each asked for once, on connections that are open already."""
+    """Calm, then all cold keys in one instant, each asked for once, on open connections of another process."""
     options, timeline = stage.options, stage.timeline
     bulkhead = int(stage.fleet.setting("bulkhead_concurrent"))
     database = await stage.database()
@@ -44,13 +41,14 @@ async def play(stage: Stage) -> list[Promise]:
             most = max(most, len(await watched.under_way() or ()))
             await asyncio.sleep(POLL_S)
 
-    async with stage.under_load():
-        await asyncio.gather(*(each.open(options.cold_keys // options.replicas + 1) for each in stage.endpoints))
+    addresses = [stage.fleet.address(number) for number in range(options.replicas)]
+    keys = range(FIRST_COLD_KEY, FIRST_COLD_KEY + options.cold_keys)
+    async with stage.under_load(), flood(addresses, keys, REQUEST_TIMEOUT_S) as ask:
         await stage.phase("before", 2.0)
         timeline.phase = "cold keys"
         async with running(watch()):
             asked_at = timeline.mark(f"{options.cold_keys:,} cold keys")
-            cold = await asyncio.gather(*(_ask(stage, n, asked_at) for n in range(options.cold_keys)))
+            cold = await ask()
         answered_at = timeline.mark("all of them answered")
         await stage.phase("after", max(1.0, asked_at + options.duration_s - time.monotonic()))
         end = time.monotonic()
@@ -59,7 +57,8 @@ async def play(stage: Stage) -> list[Promise]:
     wrong = [answer for answer in cold if answer.status not in (200, 503)]
     failed = failures(everybody)
     hit_p99 = p99_s(hits)
-    together = sum(answer.end >= asked_at + ARRIVING_S for answer in cold)
+    last_sent = max(answer.sent for answer in cold)
+    together = sum(answer.end >= last_sent for answer in cold)
     slowest = max(answer.seconds for answer in cold)
     longest_s = stage.fleet.setting("bulkhead_timeout_s") + stage.fleet.setting("load_deadline_s")
     return [
@@ -90,9 +89,3 @@ async def play(stage: Stage) -> list[Promise]:
             "ms",
         ),
     ]
-
-
-async def _ask(stage: Stage, number: int, asked_at: float) -> Answer:
-    due = asked_at + ARRIVING_S * number / stage.options.cold_keys
-    await asyncio.sleep(max(0.0, due - time.monotonic()))
-    return await stage.endpoints[number % stage.options.replicas].get(FIRST_COLD_KEY + number, due)
