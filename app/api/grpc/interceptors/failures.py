@@ -42,10 +42,10 @@ class Failures:
                 call.status = _name(call.context.code())
                 raise
             except grpc.aio.InternalError:
-                call.status = (
-                    "CANCELLED"  # nothing can be sent: the connection is gone, or the client has ended the call
-                )
-                raise
+                # Nothing can be sent: the connection is gone, or the client has ended the call. Passed on as it is, it
+                # would be logged by gRPC as a fault of the method.
+                call.status = "CANCELLED"
+                raise asyncio.CancelledError from None
             except Exception as error:
                 if self._metrics is not None and isinstance(error, CallError):
                     self._metrics.refused(error.code)
