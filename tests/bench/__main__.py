@@ -21,8 +21,9 @@ from tests.bench.http_hit import HTTP_HIT
 from tests.bench.l1_read import L1_READ
 from tests.bench.memory import MEMORY
 from tests.bench.singleflight import OVERHEAD, SHARED
+from tests.bench.watch_fanout import WATCH_FANOUT
 
-SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, GRPC_UNARY_HIT, MEMORY)
+SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, GRPC_UNARY_HIT, WATCH_FANOUT, MEMORY)
 NAMES = [figure.name for subject in SUBJECTS for figure in subject.figures]
 RUNS = 5
 """Medians are of so many runs."""

@@ -51,6 +51,8 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "http_hit_rps",
         "grpc_unary_hit",
         "grpc_unary_hit_rps",
+        "watch_fanout_ms",
+        "watch_fanout_p50_ms",
         "rss_mb_idle",
         "rss_mb_after_100k",
     ]
