@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextvars import ContextVar
 from typing import Final
 
+from app.telemetry.request_id import REQUEST_ID
 from app.telemetry.tracing import trace_id
-
-REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
-"""The id of the call that this code runs for; it stands in every line that is logged meanwhile."""
 
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
@@ -23,7 +20,7 @@ _CONTINUED: Final = "    "
 
 
 def configure(level: str) -> None:
-    """To standard error: UTC time, level, logger, message, and the ids of the call and the trace that it
+    """To standard error: UTC time, level, logger, message, and the ids of the request and the trace that it
     is about, if there are any.
 
     Every record begins a line, and only records do: line breaks in values are escaped, and what follows a message, such

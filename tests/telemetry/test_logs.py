@@ -9,6 +9,7 @@ import pytest
 from _pytest.logging import LogCaptureHandler
 
 from app.telemetry import logs
+from app.telemetry.request_id import REQUEST_ID
 
 RECORD = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ \S+ ")
 FORGED = "2026-01-01T00:00:00.000Z INFO root all is well"
@@ -46,6 +47,20 @@ def test_a_record_is_one_line_with_time_level_and_logger(stderr: Written) -> Non
     written = stderr.text()
     assert re.fullmatch(RECORD.pattern + r"one of 3\n", written)
     assert " WARNING app.test " in written
+
+
+def test_a_record_of_a_request_ends_with_its_id_and_no_other_does(stderr: Written) -> None:
+    logs.configure("info")
+    before = REQUEST_ID.set("0F-1.b_2")
+    try:
+        logging.getLogger("app.test").error("failed", exc_info=ValueError("why"))
+    finally:
+        REQUEST_ID.reset(before)
+    logging.getLogger("app.test").error("failed")
+    first, trace, last = stderr.text().splitlines()
+    assert first.endswith(" failed request_id=0F-1.b_2")
+    assert trace == "    ValueError: why"
+    assert last.endswith(" failed")
 
 
 @pytest.mark.parametrize("line_break", BREAKS, ids=ascii)

@@ -9,10 +9,11 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http import problems
-from app.api.http.hits import PATH, HitPath
+from app.api.http.hits import PATH, REQUEST_ID_HEADER, HitPath
 from app.concurrency.turnstile import Turnstile
 from app.health import Health
 from app.telemetry.metrics import Metrics
+from app.telemetry.request_id import begin
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNCOUNTED = "/metrics"
@@ -29,6 +30,9 @@ class Edge:
 
     A GET that `hits` has the response to never reaches the framework. A request that is cancelled while draining gets
     503, if its answer has not begun.
+
+    Each request that goes on to the framework has an id, which its log lines get; it goes back to a client that sent
+    one.
 
     `routes` are the paths that may become labels; every other path is counted as `unmatched`.
     """
@@ -64,11 +68,15 @@ class Edge:
             return
         started = False
         status = 500
+        sent = [value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID_HEADER]
+        returned = REQUEST_ID_HEADER, begin(sent).encode("ascii")
 
         async def send_noting_status(message: Message) -> None:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
+                if sent:
+                    message["headers"] = [*message["headers"], returned]
                 if self._health.draining:
                     # The next request on this connection could meet its end; on a new one it finds another replica.
                     others = [header for header in message["headers"] if header[0] != b"connection"]

@@ -14,8 +14,10 @@ from starlette.types import Message, Scope
 from app.api.http.parameters import entity_tag
 from app.concurrency.clock import Clock, wall
 from app.telemetry.metrics import Metrics
+from app.telemetry.request_id import KEY, is_valid
 
 PATH = "/template-details"
+REQUEST_ID_HEADER = KEY.encode("ascii")
 _LONGEST = 18
 """Digits of an id that is surely in range; longer ones are the routes' to judge."""
 
@@ -73,9 +75,15 @@ class HitPath:
         digits = query[3:]
         if not digits.isdigit() or len(digits) > _LONGEST or digits[0] == 48:
             return None
-        for name, _ in scope["headers"]:
+        returned = None
+        for header in scope["headers"]:
+            name = header[0]
             if name == b"if-none-match":
                 return None
+            if name == REQUEST_ID_HEADER:
+                if returned is not None or not is_valid(header[1].decode("latin-1")):
+                    return None
+                returned = header
         key = digits.decode()
         held = self._fresh(key)
         if held is None:
@@ -85,7 +93,7 @@ class HitPath:
             wire = held.wire = _Wire(held, key, self._cache_control)
         age_s = int(self._now() - held.created_at)
         age = (b"age", b"%d" % (age_s if age_s > 0 else 0))
-        headers = [wire.tag, age, *wire.tail]
+        headers = [wire.tag, age, *wire.tail] if returned is None else [wire.tag, age, *wire.tail, returned]
         return {"type": "http.response.start", "status": 200, "headers": headers}, wire.body
 
     def answered(self, began: float) -> None:

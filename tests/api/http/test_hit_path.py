@@ -168,6 +168,7 @@ def conditional(value: bytes, *more: bytes) -> Request:
 
 
 AHEAD = [plain(key) for key in (HIT, EMOJI, FUTURE, LONGEST_DIGITS)] + [
+    Request(b"id=1", headers=[(b"x-request-id", b"0F-1.b_2")]),
     Request(b"id=1", headers=[(b"accept", b"text/html"), (b"range", b"bytes=0-3"), (b"if-match", b'"1-9"')]),
     Request(
         b"id=1", headers=[(b"cache-control", b"no-cache"), (b"if-modified-since", b"Sat, 21 Nov 2026 00:00:00 GMT")]

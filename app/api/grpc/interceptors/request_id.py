@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import re
 from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Kind, Method
-from app.telemetry.logs import REQUEST_ID
-
-KEY = "x-request-id"
-VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+from app.telemetry.request_id import KEY, begin
 
 
 class RequestIds:
@@ -26,19 +21,11 @@ class RequestIds:
 
         async def identified(request: Any, call: Call) -> bytes | None:
             sent = call.values(KEY)
-            request_id = _valid(sent) or f"{random.getrandbits(64):016x}"
-            call.request_id = request_id
-            REQUEST_ID.set(request_id)  # for the call's own task, which ends with it
-            returned = ((KEY, request_id),)
+            call.request_id = begin(sent)  # for the call's own task, which ends with it
+            returned = ((KEY, call.request_id),)
             call.context.set_trailing_metadata(returned)
             if sent or streams:
                 await call.context.send_initial_metadata(returned)
             return await behaviour(request, call)
 
         return identified
-
-
-def _valid(sent: list[str | bytes]) -> str | None:
-    if len(sent) == 1 and isinstance(sent[0], str) and VALID.fullmatch(sent[0]):
-        return sent[0]
-    return None

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest as Question
-from app.telemetry.logs import REQUEST_ID
+from app.telemetry.request_id import REQUEST_ID
 from tests.api.grpc.interceptors.rig import KINDS, Rig
 
 KEY = "x-request-id"
