@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import grpc
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from app.cli.failure import CommandError
 from app.cli.program import program
 from app.proto.template.v1 import template_pb2 as pb
-from tests.client.fake_service import Context, FakeService, details, failing, giving, serving, state, telling
+from tests.client.fake_service import Answer, Context, FakeService, details, failing, giving, serving, state, telling
 from tests.faults.polling import until
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,52 @@ def test_what_makes_no_sense_is_said_with_status_2(
         assert done.exit_code == 2
         assert words in done.stderr
     assert done.stdout == ""
+
+
+async def test_get_goes_over_mtls_and_says_why_where_it_cannot(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    own, mine = authority.issue_cert("127.0.0.1"), authority.issue_cert("client@example.org")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    mine.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair = (own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())
+    credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), require_client_auth=True)
+    service = FakeService(answers=[giving(details())])
+    async with serving(service, credentials=credentials):
+        mutual = ["--tls-ca", "ca.pem", "--cert", "cert.pem", "--key", "key.pem"]
+        trusted, stranger = await asyncio.gather(
+            ended(tmp_path, "get", "1", *at(service), *mutual), ended(tmp_path, "get", "1", *at(service), "--tls")
+        )
+    assert (trusted.status, trusted.err) == (0, "")
+    assert (stranger.status, stranger.out, stranger.err.count("\n")) == (1, "", 1)
+    assert "CERTIFICATE_VERIFY_FAILED" in stranger.err
+    assert service.calls == 1
+
+
+def never(begun: asyncio.Event, left: asyncio.Event) -> Answer:
+    async def answer(request: Any, context: Context) -> Any:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    return answer
+
+
+async def test_ctrl_c_ends_what_waits_for_the_service_and_the_call_with_it(tmp_path: Path) -> None:
+    content = '{"name": "a", "body": "b"}\n' * 101
+    (tmp_path / "templates.ndjson").write_text(content)
+    for command in (["get", "1", "--timeout", "60"], ["import", "templates.ndjson"]):
+        begun, left = asyncio.Event(), asyncio.Event()
+
+        async with serving(FakeService(answers=[never(begun, left)])) as service:
+            running = await started(tmp_path, *command, *at(service))
+            await asyncio.wait_for(begun.wait(), 60)
+            running.send_signal(signal.SIGINT)
+            out, err = await asyncio.wait_for(running.communicate(), 30)
+            await asyncio.wait_for(left.wait(), 30)
+        assert (running.returncode, out, err) == (130, b"", b"")
 
 
 async def test_a_running_stack_in_this_folder_is_asked_without_being_named(tmp_path: Path) -> None:

@@ -129,17 +129,23 @@ def telling(*states: pb.WatchTemplatesResponse, then: grpc.StatusCode | None = N
 
 @asynccontextmanager
 async def serving(
-    service: FakeService, address: str = "127.0.0.1:0", *options: tuple[str, int], grace_s: float | None = None
+    service: FakeService,
+    address: str = "127.0.0.1:0",
+    *options: tuple[str, int],
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[FakeService]:
-    """It listens, at `service.port`; at the end calls in flight have `grace_s` seconds."""
+    """It listens, at `service.port`, until it is cut off."""
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0), *options))
     add_TemplateServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    service.port = server.add_insecure_port(address)
+    if credentials is None:
+        service.port = server.add_insecure_port(address)
+    else:
+        service.port = server.add_secure_port(address, credentials)
     await server.start()
     try:
         yield service
     finally:
-        await server.stop(grace_s)
+        await server.stop(None)
 
 
 def to(

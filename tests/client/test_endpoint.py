@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -10,8 +9,7 @@ import trustme
 from app.client.endpoint import Endpoint, Tls
 from app.client.errors import EndpointError, UnavailableError
 from app.client.templates import TemplateClient
-from app.proto.template.v1.template_pb2_grpc import add_TemplateServiceServicer_to_server
-from tests.client.fake_service import FakeService, details, giving
+from tests.client.fake_service import FakeService, details, giving, serving
 
 
 @pytest.mark.parametrize(
@@ -84,9 +82,6 @@ def test_secrets_are_not_shown() -> None:
     assert "PRIVATE" not in shown
 
 
-Pki = Callable[[], tuple[Path, Path, Path]]
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -134,20 +129,16 @@ async def test_calls_go_over_tls_and_mtls_and_to_no_server_that_nobody_vouches_f
     files: dict[str, Path], authority: trustme.CA, mutual: bool
 ) -> None:
     own = authority.issue_cert("localhost")
-    service = FakeService(answers=[giving(details())])
-    server = grpc.aio.server()
-    add_TemplateServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     pair = (own.private_key_pem.bytes(), own.cert_chain_pems[0].bytes())
     credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes() if mutual else None, mutual)
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    await server.start()
     known = Tls.from_files(files["ca"], files["cert"], files["key"]) if mutual else Tls.from_files(files["ca"])
-    async with TemplateClient(Endpoint(f"localhost:{port}", known, token="t")) as client:
-        await client.get(1)
     strangers = [Tls(trustme.CA().cert_pem.bytes()), None, *([Tls.from_files(files["ca"])] if mutual else [])]
-    for stranger in strangers:
-        async with TemplateClient(Endpoint(f"localhost:{port}", stranger), timeout_s=10) as client:
-            with pytest.raises(UnavailableError):
-                await client.get(1)
-    await server.stop(None)
+    async with serving(FakeService(answers=[giving(details())]), credentials=credentials) as service:
+        target = f"localhost:{service.port}"
+        async with TemplateClient(Endpoint(target, known, token="t")) as client:
+            await client.get(1)
+        for stranger in strangers:
+            async with TemplateClient(Endpoint(target, stranger), timeout_s=10) as client:
+                with pytest.raises(UnavailableError):
+                    await client.get(1)
     assert service.calls == 1
