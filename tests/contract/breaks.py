@@ -1,7 +1,7 @@
 """What of a contract's change would break those who were built against it: on the wire, in JSON, or in their source.
 
-The rules are those of buf's categories FILE and WIRE_JSON (https://buf.build/docs/breaking/rules), under buf's names;
-FIELD_SAME_NUMBER says what is a deletion to buf. What a caller never sees, such as comments, the order of declarations,
+The rules are those of buf's categories FILE and WIRE_JSON (https://buf.build/docs/breaking/rules), as far as proto3 can
+break them, under buf's names; FIELD_SAME_NUMBER says what is a deletion to buf. What a caller never sees, such as comments, the order of declarations,
 or what is deprecated, may change, and anything may be added.
 """
 
@@ -15,6 +15,7 @@ from google.protobuf.descriptor_pb2 import (
     EnumDescriptorProto,
     EnumValueDescriptorProto,
     FieldDescriptorProto,
+    FieldOptions,
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
@@ -55,8 +56,9 @@ N = TypeVar("N", bound=_Named)
 _FILE_OPTIONS = (
     "go_package", "java_package", "java_outer_classname", "java_multiple_files", "csharp_namespace",
     "objc_class_prefix", "php_namespace", "php_class_prefix", "ruby_package", "swift_prefix",
+    "optimize_for", "cc_enable_arenas", "cc_generic_services", "java_generic_services", "py_generic_services",
 )  # fmt: skip
-"""They name what is generated in other languages."""
+"""They say what is generated, in other languages too."""
 
 
 def _file(old: FileDescriptorProto, new: FileDescriptorProto) -> Iterator[Break]:
@@ -154,8 +156,9 @@ def _field(
     before, after = _oneof(old, owner), _oneof(new, now)
     if before != after:
         yield Break("FIELD_SAME_ONEOF", where, f"was in {before or 'no oneof'}, is in {after or 'none'}")
-    if old.default_value != new.default_value:
-        yield Break("FIELD_SAME_DEFAULT", where, f"was {old.default_value!r} by default, is {new.default_value!r}")
+    if old.options.jstype != new.options.jstype:
+        was, is_now = (FieldOptions.JSType.Name(its.options.jstype) for its in (old, new))
+        yield Break("FIELD_SAME_JSTYPE", where, f"was {was} in JavaScript, is {is_now}")
 
 
 def _enum(name: str, old: EnumDescriptorProto, new: EnumDescriptorProto) -> Iterator[Break]:
