@@ -1,8 +1,8 @@
 """What of a contract's change would break those who were built against it: on the wire, in JSON, or in their source.
 
 The rules are those of buf's categories FILE and WIRE_JSON (https://buf.build/docs/breaking/rules), as far as proto3 can
-break them, under buf's names; FIELD_SAME_NUMBER says what is a deletion to buf. What a caller never sees, such as comments, the order of declarations,
-or what is deprecated, may change, and anything may be added.
+break them, under buf's names; FIELD_SAME_NUMBER says what is a deletion to buf. What a caller never sees, such as
+comments, the order of declarations, or what is deprecated, may change, and anything may be added.
 """
 
 from __future__ import annotations
