@@ -92,7 +92,7 @@ class StoppingError(DomainError):
 
     code = "stopping"
 
-    def __init__(self, retry_after_s: float = 1.0) -> None:
+    def __init__(self, retry_after_s: float = 0.1) -> None:
         super().__init__("the service is about to stop: ask again")
         self.retry_after_s = retry_after_s
 

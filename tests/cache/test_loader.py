@@ -234,6 +234,33 @@ async def test_who_comes_after_a_write_shares_no_flight_that_began_before_it_eve
 
 
 @pytest.mark.parametrize("mode", MODES)
+async def test_the_value_as_it_is_now_is_loaded_where_nothing_announces_changes_and_the_tiers_get_it(mode: str) -> None:
+    rig = LoaderRig(mode)
+    rig.origin.values["1"] = Loaded(b"old", 1)
+    assert (await rig.loader.read("1")).payload == b"old"
+    rig.origin.values["1"] = Loaded(b"new", 2)
+    assert (await rig.loader.read("1")).payload == b"old"
+    now = await rig.loader.current("1")
+    assert (now.payload, now.version, now.source) == (b"new", 2, "origin")
+    assert (await rig.loader.read("1")).payload == b"new"
+
+
+async def test_who_comes_after_everything_may_have_changed_shares_no_flight_that_began_before() -> None:
+    rig = LoaderRig("singleflight")
+    rig.origin.values["1"] = Loaded(b"old", 1)
+    rig.origin.hold()
+    early = rig.reading()
+    await rig.until_loading(1)
+    rig.origin.values["1"] = Loaded(b"new", 2)
+    rig.clock.advance(0.1)
+    rig.loader.everything_changed()
+    late = rig.reading()
+    await rig.until_loading(2)
+    rig.origin.release()
+    assert [one.payload for one in await asyncio.gather(*early, *late)] == [b"old", b"new"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 async def test_telling_a_remote_tier_that_is_gone_of_a_write_raises_nothing(mode: str) -> None:
     rig = LoaderRig(mode)
     rig.memory.down = True
