@@ -13,24 +13,31 @@ from typing import cast
 
 import uvloop
 from hpack import HPACKError
-from hpack.hpack import Decoder, Encoder
+from hpack.hpack import Decoder
 
 from tests.bench.figure import BenchError
+from tests.bench.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW,
+    WINDOW_UPDATE,
+    frame,
+    frames,
+    greeting,
+    grpc_call,
+)
 from tests.bench.load import Load
 
 CONNECTIONS = 4
 CALLS_A_CONNECTION = 16
 """At a time, so that there are 64 callers in all."""
-
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS = 0x1, 0x1, 0x4
-_HEAD_BYTES = 9
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_WINDOW = 2**31 - 1
-_FIRST_WINDOW = 65_535
-_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
-_NEXT_HEAD = struct.Struct(">BHBBL")
-"""Length in two parts, type, flags, stream."""
 
 
 def load(target: str, method: str, message: bytes, *, seconds: float, deadline_s: float = 300) -> Load:
@@ -69,21 +76,7 @@ class _Client(asyncio.Protocol):
     """One connection, which begins a call as soon as another has ended."""
 
     def __init__(self, target: str, method: str, message: bytes) -> None:
-        # Nothing of it goes into a table, so that the same bytes begin every call.
-        headers = Encoder().encode(
-            [
-                (":method", "POST", True),
-                (":scheme", "http", True),
-                (":path", method, True),
-                (":authority", target, True),
-                ("te", "trailers", True),
-                ("content-type", "application/grpc", True),
-                ("user-agent", "grpc-bench/1", True),
-            ],
-            huffman=False,
-        )
-        self._headers = headers
-        self._body = b"\0" + struct.pack(">L", len(message)) + message
+        self._headers, self._body = grpc_call(target, method, message)
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._stream = -1
@@ -106,43 +99,35 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        settings = struct.pack(">HLHL", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, _WINDOW)
-        window = struct.pack(">L", _WINDOW - _FIRST_WINDOW)
-        self._write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, window))
+        self._write(greeting())
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(f"the server closed a connection: {error}" if error else "the server closed a connection")
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
-        at, end, replies = 0, len(buffer), []
-        while end - at >= _HEAD_BYTES:
-            high, low, kind, flags, stream = _NEXT_HEAD.unpack_from(buffer, at)
-            length = (high << 16) | low
-            if end - at < _HEAD_BYTES + length:
-                break
-            at += _HEAD_BYTES + length
-            if kind == _DATA:
+        received, self._buffer = frames(self._buffer + data if self._buffer else data)
+        replies = []
+        for kind, flags, stream, payload in received:
+            if kind == DATA:
                 self._under_way[stream] = True
-                self._unread += length
-            elif kind == _HEADERS:
-                if flags & _END_STREAM:
+                self._unread += len(payload)
+            elif kind == HEADERS:
+                if flags & END_STREAM:
                     if not self._under_way.pop(stream):
-                        self._fail(f"a call failed: {_told(buffer[at - length : at])}")
+                        self._fail(f"a call failed: {_told(payload)}")
                         return
                     self.answered += 1
                     if not self._stopped:
                         replies.append(self._call())
-            elif kind == _SETTINGS and not flags & _ACK:
-                replies.append(_frame(_SETTINGS, _ACK, 0, b""))
-            elif kind == _PING and not flags & _ACK:
-                replies.append(_frame(_PING, _ACK, 0, buffer[at - length : at]))
-            elif kind in (_RST_STREAM, _GOAWAY):
+            elif kind == SETTINGS and not flags & ACK:
+                replies.append(frame(SETTINGS, ACK, 0, b""))
+            elif kind == PING and not flags & ACK:
+                replies.append(frame(PING, ACK, 0, payload))
+            elif kind in (RST_STREAM, GOAWAY):
                 self._fail("the server ended a call or the connection")
                 return
-        self._buffer = buffer[at:]
-        if self._unread > _WINDOW // 2:
-            replies.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">L", self._unread)))
+        if self._unread > WINDOW // 2:
+            replies.append(frame(WINDOW_UPDATE, 0, 0, struct.pack(">L", self._unread)))
             self._unread = 0
         if replies:
             self._write(b"".join(replies))
@@ -152,8 +137,8 @@ class _Client(asyncio.Protocol):
     def _call(self) -> bytes:
         self._stream += 2
         self._under_way[self._stream] = False
-        return _frame(_HEADERS, _END_HEADERS, self._stream, self._headers) + _frame(
-            _DATA, _END_STREAM, self._stream, self._body
+        return frame(HEADERS, END_HEADERS, self._stream, self._headers) + frame(
+            DATA, END_STREAM, self._stream, self._body
         )
 
     def _write(self, data: bytes) -> None:
@@ -163,10 +148,6 @@ class _Client(asyncio.Protocol):
     def _fail(self, reason: str) -> None:
         if not self.ended.done():
             self.ended.set_exception(BenchError(reason))
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return _NEXT_HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
 
 
 def _told(block: bytes) -> str:
