@@ -53,6 +53,8 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "grpc_unary_hit_rps",
         "watch_fanout_ms",
         "watch_fanout_p50_ms",
+        "import_100k_rss_mb",
+        "import_100k_s",
         "rss_mb_idle",
         "rss_mb_after_100k",
     ]

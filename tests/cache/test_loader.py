@@ -216,6 +216,32 @@ async def test_a_load_that_began_before_a_deletion_does_not_bring_the_value_back
     assert await rig.remote.get("1") is None
 
 
+async def test_what_is_outdated_is_loaded_anew_and_shared_with_no_flight_that_began_before() -> None:
+    rig = LoaderRig("singleflight")
+    rig.origin.values["1"] = Loaded(b"old", 1)
+    rig.origin.hold()
+    early = rig.reading()
+    await rig.until_loading(1)
+    await rig.loader.outdated("1", 2)
+    rig.origin.values["1"] = Loaded(b"newest", 5)
+    late = rig.reading()
+    await rig.until_loading(2)
+    rig.origin.release()
+    assert [one.payload for one in await asyncio.gather(*early, *late)] == [b"old", b"newest"]
+    assert (await rig.loader.read("1")).payload == b"newest"
+    assert rig.origin.began == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_is_outdated_only_up_to_the_value_at_hand_is_not_loaded_again(mode: str) -> None:
+    """As where an answer is given again, and nobody has written since."""
+    rig = LoaderRig(mode)
+    await rig.loader.written("1", 2, b"new")
+    await rig.loader.outdated("1", 2)
+    assert (await rig.loader.read("1")).payload == b"new"
+    assert rig.origin.began == 0
+
+
 async def test_who_comes_after_a_write_shares_no_flight_that_began_before_it_even_without_redis() -> None:
     rig = LoaderRig("singleflight")
     rig.memory.down = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Iterable
@@ -293,3 +294,29 @@ async def test_one_message_of_very_many_templates_leaves_other_callers_their_tur
     counting.cancel()
     await asyncio.gather(counting, return_exceptions=True)
     assert turns > 500
+
+
+async def test_an_import_that_loses_its_database_is_unavailable_and_may_be_sent_again_with_its_id(
+    pair: list[Replica], admin: Connection, name: str
+) -> None:
+    """The connection is ended while the import waits for its caller's next message."""
+    call = await sent(pair[0].stub, [big(name, name)] * BIG_MESSAGES)
+    ended_at = (
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND query LIKE 'COPY%' AND state = 'idle in transaction'"
+    )
+
+    async def cut() -> bool:
+        return bool(await admin.fetchval(ended_at))
+
+    await until(cut, "the import's connection is ended")
+    with contextlib.suppress(asyncio.InvalidStateError):  # where the call has ended already
+        await call.write(big(name))
+        await call.done_writing()
+    end = await ended(call)
+    assert (end.code, end.reason) == (grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE")
+    await assert_no_trace(admin, pair[0], name)
+    assert ends(pair[0]) == {"failed": 1}
+    again = await sent(pair[1].stub, [big(name, name)] * BIG_MESSAGES)
+    await again.done_writing()
+    assert (await again).imported == 10 * BIG_MESSAGES
