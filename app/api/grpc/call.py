@@ -89,10 +89,9 @@ class Call:
         return [value for key, value in self.metadata if key == name]
 
 
-Behaviour = Callable[[Any, Call], Awaitable[bytes | None]]
-"""What is done for a call: takes its request message as bytes, and returns the answer's, or `None` where it streams.
-
-Where the client streams, what it takes is not to be used: requests are read from the call's context."""
+Behaviour = Callable[[Call], Awaitable[bytes | None]]
+"""What is done for a call. It reads the requests from the call's context, those of a method that takes one too, and
+returns the answer's bytes, or `None` where the server streams."""
 
 
 class Interceptor(Protocol):

@@ -97,20 +97,14 @@ def _handler(method: Method, behaviour: Behaviour) -> grpc.RpcMethodHandler:
     """What grpc.aio calls. It passes bytes both ways: decoding is part of the behaviour, and so are its errors."""
 
     # It tells by the kind of the function how to call it, so this has to be a coroutine function.
-    async def respond(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
-        return await behaviour(requests, Call(method, context))
+    async def respond(_requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
+        return await behaviour(Call(method, context))
 
-    # Where gRPC itself reads the one request and none comes, it never answers, and a task stays as long as the client.
-    async def read_and_respond(_requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
-        return await behaviour(await context.read(), Call(method, context))
-
-    make, answer = {
-        Kind.UNARY: (grpc.stream_unary_rpc_method_handler, read_and_respond),
-        Kind.SERVER_STREAMING: (grpc.stream_stream_rpc_method_handler, read_and_respond),
-        Kind.CLIENT_STREAMING: (grpc.stream_unary_rpc_method_handler, respond),
-        Kind.BIDI_STREAMING: (grpc.stream_stream_rpc_method_handler, respond),
-    }[method.kind]
-    return cast("grpc.RpcMethodHandler", make(answer))
+    # All kinds read their requests themselves. Where gRPC is to read the one request and none comes, it never answers,
+    # and a task stays as long as the client; besides, a call could be refused only once its request had come.
+    streams = method.kind in (Kind.SERVER_STREAMING, Kind.BIDI_STREAMING)
+    make = grpc.stream_stream_rpc_method_handler if streams else grpc.stream_unary_rpc_method_handler
+    return cast("grpc.RpcMethodHandler", make(respond))
 
 
 def _innermost(method: Method, handler: grpc.RpcMethodHandler) -> Behaviour:
@@ -124,23 +118,21 @@ def _innermost(method: Method, handler: grpc.RpcMethodHandler) -> Behaviour:
     match method.kind:
         case Kind.UNARY:
 
-            async def unary(request: bytes, call: Call) -> bytes:
-                call.has_received()
-                response = _encoded(await answer(decode(request), call.context))
+            async def unary(call: Call) -> bytes:
+                response = _encoded(await answer(await _only_request(call, decode), call.context))
                 call.has_sent()
                 return response
 
             return unary
         case Kind.SERVER_STREAMING:
 
-            async def server_streaming(request: bytes, call: Call) -> None:
-                call.has_received()
-                await answer(decode(request), StreamContext(call, decode))
+            async def server_streaming(call: Call) -> None:
+                await answer(await _only_request(call, decode), StreamContext(call, decode))
 
             return server_streaming
         case Kind.CLIENT_STREAMING:
 
-            async def client_streaming(_requests: object, call: Call) -> bytes:
+            async def client_streaming(call: Call) -> bytes:
                 context = StreamContext(call, decode)
                 response = _encoded(await answer(context, context))
                 call.has_sent()
@@ -149,14 +141,22 @@ def _innermost(method: Method, handler: grpc.RpcMethodHandler) -> Behaviour:
             return client_streaming
         case Kind.BIDI_STREAMING:
 
-            async def bidi_streaming(_requests: object, call: Call) -> None:
+            async def bidi_streaming(call: Call) -> None:
                 context = StreamContext(call, decode)
                 await answer(context, context)
 
             return bidi_streaming
 
 
-async def _refuse(_request: object, _call: Call) -> bytes | None:
+async def _only_request(call: Call, decode: Decode) -> Any:
+    """Raises `MalformedMessageError`, where none comes, too."""
+    raw = await call.context.read()
+    if raw is not grpc.aio.EOF:
+        call.has_received()
+    return decode(raw)
+
+
+async def _refuse(_call: Call) -> bytes | None:
     raise UnknownMethodError
 
 

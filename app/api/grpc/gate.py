@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method
 
@@ -29,13 +28,13 @@ class Gate:
         self._inside = 0
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:  # noqa: ARG002 - alike for all methods
-        async def held(request: Any, call: Call) -> bytes | None:
+        async def held(call: Call) -> bytes | None:
             self._come += 1
             self._inside += 1
             try:
                 if self._opened is not None:
                     await self._opened.wait()
-                return await behaviour(request, call)
+                return await behaviour(call)
             finally:
                 self._inside -= 1
 

@@ -27,9 +27,9 @@ class _Peers:
         self.seen: set[str] = set()
 
     def wrap(self, _method: Method, behaviour: Behaviour) -> Behaviour:
-        async def noted(request: object, call: Call) -> bytes | None:
+        async def noted(call: Call) -> bytes | None:
             self.seen.add(call.context.peer())
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return noted
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from enum import StrEnum
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method
 
@@ -24,10 +23,10 @@ class AccessLog(StrEnum):
         if self is AccessLog.OFF:
             return behaviour
 
-        async def logged(request: Any, call: Call) -> bytes | None:
+        async def logged(call: Call) -> bytes | None:
             begun = time.perf_counter()
             try:
-                return await behaviour(request, call)
+                return await behaviour(call)
             finally:
                 if self is AccessLog.ALL or call.status != "OK":
                     _log.info(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method
 from app.api.grpc.errors import UnauthenticatedError
@@ -30,9 +29,9 @@ class Authentication:
         if method.service in self._open_services:
             return behaviour
 
-        async def authenticated(request: Any, call: Call) -> bytes | None:
+        async def authenticated(call: Call) -> bytes | None:
             call.client = self._name(_token(call))
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return authenticated
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method
 from app.concurrency.budget import begin
@@ -14,10 +13,10 @@ class Budgets:
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:  # noqa: ARG002 - alike for all methods
         # No coroutine of its own, which every call would have to pass through: there is nothing to do afterwards.
-        def budgeted(request: Any, call: Call) -> Awaitable[bytes | None]:
+        def budgeted(call: Call) -> Awaitable[bytes | None]:
             left_s = call.context.time_remaining()
             if left_s is not None:
                 begin(left_s)
-            return behaviour(request, call)
+            return behaviour(call)
 
         return budgeted

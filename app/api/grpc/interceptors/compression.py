@@ -16,15 +16,15 @@ class Compression:
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:
         min_bytes = self._min_bytes
 
-        async def one_answer(request: Any, call: Call) -> bytes | None:
-            response = await behaviour(request, call)
+        async def one_answer(call: Call) -> bytes | None:
+            response = await behaviour(call)
             if response is not None and len(response) < min_bytes:
                 call.context.disable_next_message_compression()
             return response
 
-        async def many_answers(request: Any, call: Call) -> bytes | None:
+        async def many_answers(call: Call) -> bytes | None:
             call.context = _Writing(call.context, min_bytes)
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return many_answers if method.kind in (Kind.SERVER_STREAMING, Kind.BIDI_STREAMING) else one_answer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import grpc
 
@@ -30,9 +29,9 @@ class Failures:
         self._metrics = metrics
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:  # noqa: ARG002 - alike for all methods
-        async def ended_by_status(request: Any, call: Call) -> bytes | None:
+        async def ended_by_status(call: Call) -> bytes | None:
             try:
-                response = await behaviour(request, call)
+                response = await behaviour(call)
             except asyncio.CancelledError:
                 left_s = call.context.time_remaining()
                 missed = left_s is not None and left_s <= DEADLINE_SLACK_S

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method, Tally
 from app.telemetry.calls import CallMetrics
@@ -20,12 +19,12 @@ class Measures:
         in_flight = self._metrics.in_flight
         tally = Tally(series.received, series.sent)
 
-        async def measured(request: Any, call: Call) -> bytes | None:
+        async def measured(call: Call) -> bytes | None:
             begun = time.perf_counter()
             in_flight.value += 1
             call.tally = tally
             try:
-                return await behaviour(request, call)
+                return await behaviour(call)
             finally:
                 in_flight.value -= 1
                 series.ended(call.status).value += 1

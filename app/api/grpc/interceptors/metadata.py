@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.api.grpc.call import Behaviour, Call, Method
 from app.api.grpc.errors import InvalidMetadataError
 
@@ -20,7 +18,7 @@ class MetadataRules:
     """
 
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:  # noqa: ARG002 - alike for all methods
-        async def checked(request: Any, call: Call) -> bytes | None:
+        async def checked(call: Call) -> bytes | None:
             metadata = call.metadata
             if len(metadata) > MAX_ENTRIES:
                 raise InvalidMetadataError(f"metadata must have at most {MAX_ENTRIES} entries, has {len(metadata)}")
@@ -29,6 +27,6 @@ class MetadataRules:
                     raise InvalidMetadataError(f"a name in metadata must have at most {MAX_NAME_CHARS} characters")
                 if isinstance(value, str) and not (value.isascii() and value.isprintable()):
                     raise InvalidMetadataError(f"metadata {name}: a value must be printable ASCII")
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return checked

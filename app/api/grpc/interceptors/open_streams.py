@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.api.grpc.call import UNKNOWN, Behaviour, Call, Kind, Method
 from app.telemetry.calls import CallMetrics
 
@@ -19,10 +17,10 @@ class OpenStreams:
             return behaviour
         open_streams = self._metrics.open_streams.labels(method.kind.value)
 
-        async def counted(request: Any, call: Call) -> bytes | None:
+        async def counted(call: Call) -> bytes | None:
             open_streams.inc()
             try:
-                return await behaviour(request, call)
+                return await behaviour(call)
             finally:
                 open_streams.dec()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from app.api.grpc.call import Behaviour, Call, Method
 from app.api.grpc.errors import RateLimitedError
@@ -25,12 +24,12 @@ class RateLimit:
         if method.service in self._exempt_services:
             return behaviour
 
-        async def limited(request: Any, call: Call) -> bytes | None:
+        async def limited(call: Call) -> bytes | None:
             key = f"name {call.client}" if call.client is not None else f"address {_address(call.context.peer())}"
             wait_s = self._buckets.take(key)
             if wait_s:
                 raise RateLimitedError(wait_s)
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return limited
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.api.grpc.call import Behaviour, Call, Kind, Method
 from app.telemetry.request_id import KEY, begin
 
@@ -19,13 +17,13 @@ class RequestIds:
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:
         streams = method.kind is not Kind.UNARY
 
-        async def identified(request: Any, call: Call) -> bytes | None:
+        async def identified(call: Call) -> bytes | None:
             sent = call.values(KEY)
             call.request_id = begin(sent)  # for the call's own task, which ends with it
             returned = ((KEY, call.request_id),)
             call.context.set_trailing_metadata(returned)
             if sent or streams:
                 await call.context.send_initial_metadata(returned)
-            return await behaviour(request, call)
+            return await behaviour(call)
 
         return identified

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from opentelemetry.trace import SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
@@ -29,12 +27,12 @@ class Tracing:
         attributes: dict[str, AttributeValue] = {"rpc.system.name": "grpc", "rpc.method": method.name}
         tracer = self._tracer
 
-        async def traced(request: Any, call: Call) -> bytes | None:
+        async def traced(call: Call) -> bytes | None:
             parent = incoming(call.metadata)
             # Whatever ends it, the status says whether that is an error.
             with span(tracer, method.name, SpanKind.SERVER, attributes, parent, answers=(BaseException,)) as own:
                 try:
-                    return await behaviour(request, call)
+                    return await behaviour(call)
                 finally:
                     own.set_attribute("rpc.response.status_code", call.status)
                     if call.status in SERVER_FAULTS:

@@ -135,3 +135,11 @@ async def test_health_and_reflection_are_open_by_choice(is_open: bool) -> None:
 
 def test_the_health_service_that_stays_open_is_the_one_that_is_served() -> None:
     assert HEALTH_SERVICE == SERVED_HEALTH
+
+
+async def test_who_has_no_token_is_refused_before_anything_is_read() -> None:
+    async with serving(POLICY) as rig:
+        call = rig.channel.stream_stream(f"/{METHODS['Unary']}")(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -98,11 +98,11 @@ async def test_an_address_is_taken_without_its_port(peer: str, other: str, same:
         def invocation_metadata(self) -> tuple[()]:
             return ()
 
-    async def behaviour(_request: object, _call: Call) -> None: ...
+    async def behaviour(_call: Call) -> None: ...
 
     limit = RateLimit(Recording(rate_per_s=1, burst=1, max_keys=1)).wrap(UNKNOWN, behaviour)
     for each in (peer, other):
-        await limit(None, Call(UNKNOWN, Context(each)))
+        await limit(Call(UNKNOWN, Context(each)))
     assert (taken[0] == taken[1]) is same
 
 
