@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tests.fleet.worker import LINE_LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 90.0
 ANSWER_TIMEOUT_S = 40.0
 BARRIER_S = 0.1
 """How far ahead the moment is set at which all workers begin together."""
