@@ -65,7 +65,9 @@ async def test_told_to_end_under_load_it_answers_every_request_that_was_sent(
     served = await http_get(replica.http_url, "/template-details?id=1")
     assert served.status_code == 200
     assert served.headers["Connection"] == "close"
-    assert (await scrape(replica.http_url))("draining") == 1
+    scraped = await scrape(replica.http_url)
+    assert scraped("draining") == 1
+    assert scraped("event_loop_tasks") > 1
 
     await running
     _, status = await ended(replica)

@@ -12,6 +12,7 @@ from app.api.grpc import gate as module
 from app.api.grpc.call import Call, Kind, Method
 from app.api.grpc.gate import Gate
 from tests.api.grpc.conftest import Running
+from tests.faults.polling import until
 
 METHOD = Method("s", "s/m", Kind.UNARY)
 CALL = cast("Call", None)
@@ -76,8 +77,11 @@ async def test_who_is_being_called_waits_for_the_next_calls_or_to_be_hurried(
     await call
 
 
-async def test_callers_who_call_again_and_again_lose_no_call_to_a_drain(running: Running) -> None:
+async def test_callers_who_call_again_and_again_lose_no_call_to_a_drain(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the gate, nearly each of them loses one: gRPC cancels all that is not handed over yet."""
+    monkeypatch.setattr(module, "HOLD_S", 60)  # until all are held, however slow this machine is
     outcomes: list[grpc.StatusCode] = []
     under_way = asyncio.Event()
 
@@ -96,7 +100,11 @@ async def test_callers_who_call_again_and_again_lose_no_call_to_a_drain(running:
     channels = [grpc.aio.insecure_channel(target, [("connection", number)]) for number in range(4)]
     callers = [asyncio.ensure_future(caller(channel)) for channel in channels for _ in range(4)]
     await asyncio.wait_for(under_way.wait(), 30)
-    await asyncio.wait_for(running.server.drain(30), 60)
+    drain = asyncio.ensure_future(running.server.drain(30))
+    gate = running.server._gate
+    await until(lambda: gate._opened is not None and gate._inside == len(callers), "all are held")
+    gate.hurry()
+    await asyncio.wait_for(drain, 60)
     await asyncio.wait_for(asyncio.gather(*callers), 60)
     for channel in channels:
         await channel.close()
