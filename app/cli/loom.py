@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -57,9 +58,7 @@ def loom(
         float,
         typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
     ] = 30.0,
-    log: Annotated[
-        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.", envvar="APP_LOG_LEVEL")
-    ] = "info",
+    log: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
     ] = False,
@@ -80,7 +79,9 @@ def loom(
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(config, json_line))
+            # The second signal cancels it, and nothing else does.
+            with contextlib.suppress(asyncio.CancelledError):
+                runner.run(_run(config, json_line))
         except OSError as error:
             raise CommandError(f"can't listen: {error.strerror or error}") from error
 

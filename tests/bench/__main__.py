@@ -20,11 +20,12 @@ from tests.bench.grpc_hit import GRPC_UNARY_HIT
 from tests.bench.http_hit import HTTP_HIT
 from tests.bench.imports import IMPORTS
 from tests.bench.l1_read import L1_READ
+from tests.bench.loom import LOOM
 from tests.bench.memory import MEMORY
 from tests.bench.singleflight import OVERHEAD, SHARED
 from tests.bench.watch_fanout import WATCH_FANOUT
 
-SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, GRPC_UNARY_HIT, WATCH_FANOUT, IMPORTS, MEMORY)
+SUBJECTS: Sequence[Subject] = (SHARED, OVERHEAD, L1_READ, HTTP_HIT, GRPC_UNARY_HIT, WATCH_FANOUT, IMPORTS, MEMORY, LOOM)
 NAMES = [figure.name for subject in SUBJECTS for figure in subject.figures]
 RUNS = 5
 """Medians are of so many runs."""

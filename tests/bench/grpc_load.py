@@ -37,22 +37,39 @@ from tests.bench.load import Load
 
 CONNECTIONS = 4
 CALLS_A_CONNECTION = 16
-"""At a time, so that there are 64 callers in all."""
+"""At a time, so that there are 64 callers in all, where a benchmark asks for no other number of connections."""
 
 
-def load(target: str, method: str, message: bytes, *, seconds: float, deadline_s: float = 300) -> Load:
+def load(
+    target: str,
+    method: str,
+    message: bytes,
+    *,
+    seconds: float,
+    connections: int = CONNECTIONS,
+    deadline_s: float = 300,
+) -> Load:
     """Calls of `method`, such as `/package.Service/Method`, as long as `seconds` and until all are answered.
 
     Raises `BenchError` where a call ends without a message, a connection ends, or all takes longer than `deadline_s`.
     """
-    return uvloop.run(run_load(target, method, message, seconds=seconds, deadline_s=deadline_s))
+    work = run_load(target, method, message, seconds=seconds, connections=connections, deadline_s=deadline_s)
+    return uvloop.run(work)
 
 
-async def run_load(target: str, method: str, message: bytes, *, seconds: float, deadline_s: float = 300) -> Load:
+async def run_load(
+    target: str,
+    method: str,
+    message: bytes,
+    *,
+    seconds: float,
+    connections: int = CONNECTIONS,
+    deadline_s: float = 300,
+) -> Load:
     """As `load`, on the running event loop."""
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
-    clients = [_Client(target, method, message) for _ in range(CONNECTIONS)]
+    clients = [_Client(target, method, message) for _ in range(connections)]
     try:
         async with asyncio.timeout(deadline_s):
             for client in clients:

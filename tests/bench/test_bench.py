@@ -57,6 +57,9 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "import_100k_s",
         "rss_mb_idle",
         "rss_mb_after_100k",
+        "loom_unary_cpu_us",
+        "loom_added_p50_ms",
+        "loom_stream_us_per_msg",
     ]
 
 

@@ -18,8 +18,10 @@ from app.api.http import problems
 from app.api.http.app import create_app
 from app.api.http.edge import Edge
 from app.cli.loadtest import loadtest
+from app.cli.loom import loom
 from app.domain.ports import Cache, Repository
 from app.health import Health
+from app.loom.metrics import LoomMetrics
 from app.service import TemplateService
 from app.settings import ENV_PREFIX, OTEL_PREFIX, Settings, TracingSettings
 from app.telemetry.metrics import Metrics
@@ -49,9 +51,18 @@ def settings(cls: type[Settings] | type[TracingSettings] = Settings, prefix: str
 
 def metrics() -> str:
     """Every metric of the service's own: its name, type, labels, meaning."""
-    rows = []
     declared = Metrics(mode="singleflight", version="0", ttl_s=30)
-    for collector in [*vars(declared).values(), *vars(declared.calls).values()]:
+    return _metrics([*vars(declared).values(), *vars(declared.calls).values()])
+
+
+def loom_metrics() -> str:
+    """Every metric of Loom's own."""
+    return _metrics(vars(LoomMetrics()).values())
+
+
+def _metrics(collectors: Iterable[object]) -> str:
+    rows = []
+    for collector in collectors:
         if isinstance(collector, PlainMetric):
             name = f"{collector.name}_total" if collector.type == "counter" else collector.name
             labels = ", ".join(_code(label) for label in collector.labels)
@@ -102,13 +113,24 @@ def http_errors() -> str:
 
 def loadtest_flags() -> str:
     """Every flag of the load test: its default, the variable that stands in for it, what it means."""
+    return _flags(loadtest)
+
+
+def loom_flags() -> str:
+    """Every flag of Loom."""
+    return _flags(loom)
+
+
+def _flags(command: Callable[..., None]) -> str:
     cli = typer.Typer(add_completion=False)
-    cli.command()(loadtest)
+    cli.command()(command)
     rows = []
     for option in typer.main.get_command(cli).params:
         if not isinstance(option, TyperOption) or option.hidden or "--help" in option.opts:
             continue
-        default = "" if option.default is None or option.is_flag else _code(f"{option.default:g}")
+        default = ""
+        if option.default is not None and not option.is_flag:
+            default = _code(option.default if isinstance(option.default, str) else f"{option.default:g}")
         rows.append(
             [_code(option.opts[0]), default, _code(str(option.envvar)) if option.envvar else "", option.help or ""]
         )
@@ -140,6 +162,8 @@ BLOCKS: Mapping[tuple[str, str], Callable[[], str]] = {
     ("docs/http.md", "errors"): http_errors,
     ("docs/grpc.md", "errors"): grpc_errors,
     ("docs/loadtest.md", "flags"): loadtest_flags,
+    ("docs/loom.md", "flags"): loom_flags,
+    ("docs/loom.md", "metrics"): loom_metrics,
     ("docs/singleflight.md", "cases"): cases.listed,
 }
 """By file and by the name in the comments that stand around the table there."""

@@ -63,7 +63,8 @@ async def loom(backend_port: int, *flags: str) -> AsyncIterator[Running]:
     finally:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
+        _, said = await process.communicate()
+    assert b"Traceback" not in said
 
 
 def probing(running: Running) -> httpx.AsyncClient:

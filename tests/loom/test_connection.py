@@ -150,6 +150,27 @@ async def test_a_backend_that_does_not_read_blocks_the_client() -> None:
         assert told.end.requests == 200
 
 
+async def test_a_backend_that_dies_while_it_does_not_read_is_noticed_and_the_client_told() -> None:
+    may_die = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.headers()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.wait_for(may_die.wait(), WAIT_S)
+        peer.writer.transport.abort()
+
+    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
+        caller.send(caller.block(1, REQUEST_HEADERS))
+        await front.account.until(lambda: bool(front.account.calls))
+        while caller.writer.transport.get_write_buffer_size() < 1_000_000:
+            caller.send(data(1, message(bytes(16_000))))
+            await asyncio.sleep(0)
+        may_die.set()
+        await caller.end()
+        told = await front.account.one()
+        assert (told.end.status, told.end.ending) == (Status.UNAVAILABLE, Ending.BACKEND_LOST)
+
+
 async def test_a_half_closed_client_still_gets_its_answer() -> None:
     async def script(peer: Peer) -> None:
         stream, _ = await peer.headers()

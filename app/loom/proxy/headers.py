@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from hpack import Decoder, HeaderTuple
+from hpack import Decoder, OversizedHeaderListError
 from hpack.table import HeaderTable
 
 from app.loom.call import Headers
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 _KNOWN_BLOCKS: Final = 128
 _KNOWN_BYTES: Final = 1024
+_INDEXED: Final = 0x80  # a field that is an index, in the 7 bits below (RFC 7541, section 6.1)
+_LONGER_INDEX: Final = 0xFF
+_ENTRY_BYTES: Final = 32  # what a field counts besides its name and value (section 4.1)
 _PROMISED_BYTES: Final = 4  # of PUSH_PROMISE, the promised stream's id
 _MAX_PARTS: Final = 1024  # empty ones would add up to no size at all
 
@@ -107,11 +110,12 @@ class HeaderDecoder(Generic[T]):
     what a block was found to mean is remembered for as long.
     """
 
-    __slots__ = ("_decoder", "_known", "_max_table", "_read", "_table")
+    __slots__ = ("_decoder", "_known", "_max_list", "_max_table", "_read", "_table")
 
     def __init__(self, read: Callable[[Headers], T], *, max_list_bytes: int, max_table_bytes: int) -> None:
         self._read = read
         self._max_table = max_table_bytes
+        self._max_list = max_list_bytes
         self._decoder = Decoder(max_header_list_size=max_list_bytes)
         self._decoder.header_table = self._table = _WatchedTable()
         self._known: dict[bytes, tuple[Headers, T]] = {}
@@ -131,8 +135,7 @@ class HeaderDecoder(Generic[T]):
         if known is not None:
             return known
         self._table.changed = False
-        decoded: list[HeaderTuple] = list(self._decoder.decode(block, raw=True))
-        headers: Headers = tuple([(name, value) for name, value in decoded])
+        headers = self._decode(block)
         result = headers, self._read(headers)
         if self._table.changed:
             self._known.clear()
@@ -141,3 +144,26 @@ class HeaderDecoder(Generic[T]):
                 self._known.clear()
             self._known[block] = result
         return result
+
+    def _decode(self, block: bytes) -> Headers:
+        """Fields that are one index of a byte each, as most blocks begin, are looked up; the library does the rest.
+
+        It takes several times as long for each, and a deadline that differs from call to call, as some clients send
+        it, changes the table each time.
+        """
+        fields: list[tuple[bytes, bytes]] = []
+        left = self._max_list
+        position = 0
+        for byte in block:
+            if byte <= _INDEXED or byte == _LONGER_INDEX:
+                break
+            name, value = self._table.get_by_index(byte - _INDEXED)
+            left -= len(name) + len(value) + _ENTRY_BYTES
+            if left < 0:
+                raise OversizedHeaderListError(f"a header list of more than {self._max_list} bytes")
+            fields.append((name, value))
+            position += 1
+        if position < len(block):
+            self._decoder.max_header_list_size = left
+            fields += [(name, value) for name, value in self._decoder.decode(block[position:], raw=True)]
+        return tuple(fields)

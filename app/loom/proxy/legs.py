@@ -71,6 +71,11 @@ class Leg(asyncio.Protocol):
         self.is_finished = True
         self.on_finished(self)
 
+    def discard(self) -> None:
+        """From now on nobody wants the bytes; they are still read, so that this side's end is noticed."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
 
 class ClientLeg(Leg):
     """The client's side: first its preface, then bytes for the backend."""
@@ -91,7 +96,7 @@ class ClientLeg(Leg):
         self._receive, self._read = backend.transport.write, relay.client_bytes
 
     def discard(self) -> None:
-        """From now on nobody wants the bytes."""
+        super().discard()
         self._receive, self._read = _discard, None
 
     def data_received(self, data: bytes) -> None:
@@ -122,7 +127,7 @@ class BackendLeg(Leg):
             self.early.clear()
 
     def discard(self) -> None:
-        """From now on nobody wants the bytes."""
+        super().discard()
         self._write, self._read, self._put_in = _discard, None, b""
 
     def put_in(self, frame: bytes) -> None:

@@ -47,20 +47,23 @@ class Peer(NamedTuple):
     address: str
 
 
+class _Side:
+    """One direction of a call."""
+
+    __slots__ = ("direction", "is_readable", "messages", "parser")
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction = direction
+        self.is_readable = False
+        """Whether its content is gRPC messages, as its headers say, and they could be told apart so far."""
+        self.messages = 0
+        self.parser: MessageParser | None = None
+
+
 class _Call:
     """A live call."""
 
-    __slots__ = (
-        "http_status",
-        "is_half_closed",
-        "number",
-        "requests",
-        "requests_parser",
-        "responses",
-        "responses_parser",
-        "started_at",
-        "timeout_s",
-    )
+    __slots__ = ("http_status", "is_half_closed", "number", "requests", "responses", "started_at", "timeout_s")
 
     def __init__(self, number: int, started_at: float, timeout_s: float | None) -> None:
         self.number = number
@@ -68,11 +71,8 @@ class _Call:
         self.timeout_s = timeout_s
         self.is_half_closed = False
         self.http_status: int | None = None
-        self.requests = 0
-        self.responses = 0
-        # Where a direction's content type is not gRPC's, there are no messages in it.
-        self.requests_parser: MessageParser | None = None
-        self.responses_parser: MessageParser | None = None
+        self.requests = _Side(Direction.REQUEST)
+        self.responses = _Side(Direction.RESPONSE)
 
 
 class Relay:
@@ -105,6 +105,7 @@ class Relay:
         self._on_blinded = on_blinded
         self._clock = clock
         self._wall = wall_clock
+        self._keep_bytes = limits.message_bytes
         self._live: dict[int, _Call] = {}
         self._last_stream = 0
         payload = limits.header_block_bytes
@@ -195,8 +196,8 @@ class Relay:
         elif kind == framing.DATA:
             call = self._live.get(stream)
             if call is not None:
-                if payload and call.requests_parser is not None:
-                    self._request_data(call, call.requests_parser, payload, at)
+                if payload and call.requests.is_readable:
+                    self._data(call, call.requests, payload, at)
                 if is_last and flags & framing.END_STREAM:
                     self._half_close(call, at)
         elif kind == framing.RST_STREAM:
@@ -216,8 +217,8 @@ class Relay:
         elif kind == framing.DATA:
             call = self._live.get(stream)
             if call is not None:
-                if payload and call.responses_parser is not None:
-                    self._response_data(call, call.responses_parser, payload, at)
+                if payload and call.responses.is_readable:
+                    self._data(call, call.responses, payload, at)
                 if is_last and flags & framing.END_STREAM:
                     self._end(stream, at, Ending.NO_TRAILERS, Status.UNKNOWN)
         elif kind == framing.RST_STREAM:
@@ -248,8 +249,7 @@ class Relay:
             self._events.untracked()
             return None
         call = _Call(next(self._calls), at, head.timeout_s)
-        if head.is_grpc:
-            call.requests_parser = MessageParser(self._limits.message_bytes, self._budget)
+        call.requests.is_readable = head.is_grpc
         self._live[stream] = call
         connection, peer = self._peer
         self._events.call(
@@ -284,8 +284,7 @@ class Relay:
             self._end_by_headers(block.stream, call, Ending.TRAILERS_ONLY, headers, head, at)
         elif head.http_status is None or head.http_status >= HTTP_OK:  # those below only announce the real one
             call.http_status = head.http_status or HTTP_OK
-            if head.is_grpc:
-                call.responses_parser = MessageParser(self._limits.message_bytes, self._budget)
+            call.responses.is_readable = head.is_grpc
             self._events.call(Answered(call.number, at, headers))
 
     def _end_by_headers(
@@ -299,23 +298,35 @@ class Relay:
             message = message or ("no grpc-status in the trailers" if is_http_ok else f"HTTP status {http_status}")
         self._end(stream, at, ending, status, message=message, trailers=headers)
 
-    def _request_data(self, call: _Call, parser: MessageParser, payload: bytes, at: float) -> None:
+    def _data(self, call: _Call, side: _Side, payload: bytes, at: float) -> None:
+        """A piece of one direction's messages."""
+        parser = side.parser
+        if parser is None or not parser.is_partial:
+            # Most messages are sent as one frame of DATA each, and are told of without more ado.
+            whole = framing.whole_message(payload)
+            if whole is not None:
+                is_compressed, size = whole
+                self._message(
+                    call,
+                    side,
+                    is_compressed,
+                    size,
+                    payload[framing.PREFIX_BYTES : framing.PREFIX_BYTES + self._keep_bytes],
+                    at,
+                )
+                return
+        if parser is None:
+            parser = side.parser = MessageParser(self._limits.message_bytes, self._budget)
         for is_compressed, size, data in parser.feed(payload):
-            index = call.requests
-            call.requests = index + 1
-            self._events.call(Message(call.number, at, Direction.REQUEST, index, is_compressed, data, size))
+            self._message(call, side, is_compressed, size, data, at)
         if parser.is_broken:
-            call.requests_parser = None
+            side.is_readable = False
             self._events.unreadable()
 
-    def _response_data(self, call: _Call, parser: MessageParser, payload: bytes, at: float) -> None:
-        for is_compressed, size, data in parser.feed(payload):
-            index = call.responses
-            call.responses = index + 1
-            self._events.call(Message(call.number, at, Direction.RESPONSE, index, is_compressed, data, size))
-        if parser.is_broken:
-            call.responses_parser = None
-            self._events.unreadable()
+    def _message(self, call: _Call, side: _Side, is_compressed: bool, size: int, data: bytes, at: float) -> None:
+        position = side.messages
+        side.messages = position + 1
+        self._events.call(Message(call.number, at, side.direction, position, is_compressed, data, size))
 
     def _half_close(self, call: _Call, at: float) -> None:
         if not call.is_half_closed:
@@ -375,16 +386,16 @@ class Relay:
                 trailers,
                 call.http_status,
                 reset_code,
-                call.requests,
-                call.responses,
+                call.requests.messages,
+                call.responses.messages,
             )
         )
 
 
 def _close(call: _Call) -> None:
-    for parser in (call.requests_parser, call.responses_parser):
-        if parser is not None and parser.is_partial:
-            parser.close()
+    for side in (call.requests, call.responses):
+        if side.parser is not None:
+            side.parser.close()
 
 
 _BLOCK_KINDS: Final = frozenset({framing.HEADERS, framing.PUSH_PROMISE, framing.CONTINUATION})
