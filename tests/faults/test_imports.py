@@ -274,28 +274,6 @@ async def test_100_000_templates_are_imported_in_flat_memory(
         assert (await client.get(summary.last_id)).template.name == f"{name}, {MANY - 1}"
 
 
-async def test_one_message_of_very_many_templates_leaves_other_callers_their_turns(
-    pair: list[Replica], name: str
-) -> None:
-    """Counted in turns of the event loop that others get meanwhile, which no speed of the machine changes."""
-    templates = [("n", "")] * 50_000
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    call = await sent(pair[0].stub, [message(*templates)])
-    counting = asyncio.create_task(others())
-    await call.done_writing()
-    assert (await call).imported == len(templates)
-    counting.cancel()
-    await asyncio.gather(counting, return_exceptions=True)
-    assert turns > 500
-
-
 async def test_an_import_that_loses_its_database_is_unavailable_and_may_be_sent_again_with_its_id(
     pair: list[Replica], admin: Connection, name: str
 ) -> None:
