@@ -50,8 +50,6 @@ class ServerOptions:
             ("grpc.keepalive_timeout_ms", _ms(self.keepalive_timeout_s)),
             # Without it an unanswered probe is waited for a minute, whatever the one before says.
             ("grpc.http2.ping_timeout_ms", _ms(self.keepalive_timeout_s)),
-            # Without it an unanswered probe is waited for a minute, whatever the one before says.
-            ("grpc.http2.ping_timeout_ms", _ms(self.keepalive_timeout_s)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(self.min_ping_interval_s)),
         ]
