@@ -19,7 +19,7 @@ from tests.faults.metrics import scrape
 from tests.faults.polling import until
 from tests.faults.watchers import Syncer, Told, Watcher, channel_to
 
-LONG_MS = 4_000
+LONG_MS = 4_900
 Start = Callable[..., Awaitable[Served]]
 Leave = Callable[[Any, grpc.aio.Channel], Awaitable[None]]
 
@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_at_any_stage_leaves_nothing(
         await (await start()).runtime.service.read(key)  # from Redis it is had at once
     app = await start(load_delay_ms=LONG_MS if stage != "idle" else 0)
     async with channel_to(app.grpc_port) as channel:
-        watcher = Watcher(channel, [key], 1.5 if leave is overstay else None)
+        watcher = Watcher(channel, [key], 3.0 if leave is overstay else None)
         if stage != "no answer yet":
             await watcher.next()
         if stage == "a change is loaded":
