@@ -125,7 +125,8 @@ async def test_limits_and_tokens_can_be_tried() -> None:
         small = pb.CreateTemplateRequest(template=pb.NewTemplate(name="a"))
         assert await _status(create(small, timeout=10)) is grpc.StatusCode.UNAUTHENTICATED
         large = pb.CreateTemplateRequest(template=pb.NewTemplate(name="a", body="x" * 2000))
-        assert await _status(create(large, timeout=10)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        token = [("authorization", f"Bearer {'t' * 32}")]
+        assert await _status(create(large, metadata=token, timeout=10)) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_the_client_library_speaks_to_it_and_it_leaves_no_task_behind(templates: InMemoryTemplates) -> None:
