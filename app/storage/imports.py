@@ -199,6 +199,8 @@ class _Turns:
         self._set(self._limits.total_s, is_clients=False)
 
     def _set(self, seconds: float, *, is_clients: bool) -> None:
+        if self._timeout.expired():
+            return  # the cancellation is on its way
         self._is_clients = is_clients
         self._timeout.reschedule(min(self._ends_at, self._loop.time() + seconds))
 
