@@ -195,3 +195,27 @@ async def test_a_change_that_cannot_be_loaded_is_told_once_it_can(
 async def waits_for_a_lock(admin: Connection) -> bool:
     found: int = await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
     return found > 0
+
+
+async def test_while_the_database_is_away_watches_stay_and_new_ones_are_refused_and_after_it_all_is_told(
+    own_stack: EmbeddedStack,
+) -> None:
+    """The cache would have the value still, but nobody could say when it changes."""
+    postgres = own_stack.postgres
+    async with (
+        served(postgres.url("app"), own_stack.redis.url(), database_migrate=True) as app,
+        channel_to(app.grpc_port) as channel,
+    ):
+        watcher = Watcher(channel, [1])
+        first = await watcher.next()
+        await asyncio.to_thread(postgres.kill)
+
+        async def is_lost() -> bool:
+            return (await scrape(app.http_url))("cache_listen_up") == 0
+
+        await until(is_lost, "the loss is noticed")
+        refused = await Watcher(channel, [1]).ended()
+        assert (refused.code(), refused.details()) == (grpc.StatusCode.UNAVAILABLE, "the database is unavailable")
+        await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(postgres.sql, "UPDATE templates SET name = 'back' WHERE id = 1")
+        assert await watcher.next() == Told(1, first.version + 1, "back", 0)
