@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,9 @@ from app.client.template import News
 from app.proto.template.v1.template_pb2 import SyncTemplatesRequest, SyncTemplatesResponse
 
 Allot = Callable[[], float | None]
+STATUS_LOST = "Internal error from Core"
+"""What grpc.aio makes of the service's own status where a request is sent just as the service ends the stream."""
+ENDED = UnavailableError(grpc.StatusCode.UNAVAILABLE, "the service has ended the stream")
 
 
 class Sync:
@@ -25,8 +29,6 @@ class Sync:
     answers come; each raises a `CallError` of its own. News that nobody has taken yet is kept, the newest of each
     template. Where the call breaks off, iterating raises its error, and so do all requests, those to come included:
     whoever has subscribed must know that there is no more news. Begin another then.
-
-    A request that the service doesn't even read in its time ends the call.
     """
 
     def __init__(self, begin: Callable[[], Any], allot: Allot) -> None:
@@ -36,20 +38,24 @@ class Sync:
         self._waiting: dict[int, asyncio.Future[SyncTemplatesResponse | None]] = {}
         self._news: dict[int, News] = {}
         self._changed = asyncio.Event()
-        self._writing = asyncio.Lock()
+        # Each caller has one at most, and takes it back when it leaves.
+        self._unsent: dict[int, SyncTemplatesRequest] = {}
+        self._asked = asyncio.Event()
         self._ended: CallError | None = None
 
     async def __aenter__(self) -> Self:
         self._call = self._begin()
-        self._reading = asyncio.create_task(self._read())
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._call.cancel()
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end(CallError(grpc.StatusCode.CANCELLED, "the stream was left"))
 
     async def get(self, template_id: int) -> News:
         """What is known of a template now; its absence is no error."""
@@ -82,16 +88,14 @@ class Sync:
         answered = self._waiting[request.tag] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._allot()):
-                async with self._writing:  # gRPC sends one message at a time
-                    try:
-                        await self._call.write(request)
-                    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                        await asyncio.wait({self._reading})  # the call is over; it knows why
+                self._unsent[request.tag] = request
+                self._asked.set()
                 answer = await answered
         except TimeoutError:
             raise DeadlineExceededError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time") from None
         finally:
             del self._waiting[request.tag]
+            self._unsent.pop(request.tag, None)
         if answer is None:
             self._check()
             raise AssertionError("only the end of the call leaves a request without an answer")
@@ -103,11 +107,18 @@ class Sync:
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 self._take(message)
-            self._end(UnavailableError(grpc.StatusCode.UNAVAILABLE, "the service has ended the stream"))
+            self._end(ENDED)
         except grpc.aio.AioRpcError as error:
-            self._end(call_error(error))
-        finally:
-            self._end(CallError(grpc.StatusCode.CANCELLED, "the stream was left"))
+            self._end(ENDED if error.details() == STATUS_LOST else call_error(error))
+
+    async def _write(self) -> None:
+        # In a task of its own: gRPC sends one message at a time, and ends the call of a write that is cancelled.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call is over; who reads knows why
+            while True:
+                while self._unsent:
+                    await self._call.write(self._unsent.pop(next(iter(self._unsent))))
+                self._asked.clear()
+                await self._asked.wait()
 
     def _take(self, message: SyncTemplatesResponse) -> None:
         if not message.tag:

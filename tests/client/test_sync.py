@@ -76,7 +76,7 @@ async def test_where_the_service_ends_the_stream_all_that_wait_are_told() -> Non
         outcomes = await asyncio.wait_for(asyncio.gather(following, *asked, return_exceptions=True), 30)
         assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 4
         assert len({id(outcome) for outcome in outcomes}) == 4
-        with pytest.raises(UnavailableError, match="about to stop"):
+        with pytest.raises(UnavailableError, match=r"about to stop|has ended the stream"):
             await sync.subscribe([2])
 
 
@@ -105,3 +105,23 @@ async def test_news_that_nobody_takes_is_kept_once_a_template_the_newest() -> No
         news = aiter(sync)
         got = [await anext(news) for _ in range(2)]
         assert [(each.id, each.version, each.versions_skipped) for each in got] == [(2, 5, 0), (1, 7, 4)]
+
+
+async def test_more_requests_than_the_service_reads_wait_and_learn_of_the_end() -> None:
+    end = asyncio.Event()
+
+    async def deaf(requests: AsyncIterator[SyncTemplatesRequest], context: Context) -> None:
+        await end.wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "about to stop")
+
+    async with (
+        serving(FakeService(answers=[deaf])) as service,
+        to(service) as client,
+        client.sync(timeout_s=60) as sync,
+    ):
+        ids = list(range(1, 1_001))
+        asked = [asyncio.ensure_future(sync.subscribe(ids)) for _ in range(500)]  # past what flow control lets through
+        await asyncio.sleep(0)
+        end.set()
+        outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 30)
+    assert {type(outcome) for outcome in outcomes} == {UnavailableError}
