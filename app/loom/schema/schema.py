@@ -53,6 +53,7 @@ class Schema:
         """Files whose dependencies are missing, and files that contradict each other, are left out: see `problems`."""
         self._pool = descriptor_pool.DescriptorPool()
         self._files: list[FileDescriptorProto] = []
+        self._methods: dict[str, Method] = {}
         self.problems: list[str] = []
         """Why files were left out, one line each."""
         waiting = {file.name: file for file in map(_without_source, files)}
@@ -90,12 +91,17 @@ class Schema:
 
     def method(self, path: str) -> Method | None:
         """By its path, `/package.Service/Method`; `None` where there is no such method."""
+        known = self._methods.get(path)
+        if known is not None:
+            return known
         service, _, name = path.removeprefix("/").partition("/")
         try:
             found: MethodDescriptor = self._pool.FindServiceByName(service).methods_by_name[name]
         except KeyError:
             return None
-        return Method(path, found.input_type, found.output_type, found.client_streaming, found.server_streaming)
+        method = Method(path, found.input_type, found.output_type, found.client_streaming, found.server_streaming)
+        self._methods[path] = method
+        return method
 
     def methods(self) -> list[Method]:
         """All of them, by path."""
