@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from app.embedded.cluster import EmbeddedRedisCluster
 from app.embedded.postgres import EmbeddedPostgres
@@ -21,6 +22,10 @@ from app.embedded.stack import EmbeddedStack
 
 for _name in [name for name in os.environ if name.startswith("OTEL_")]:
     del os.environ[_name]  # what tests start would send its traces to whoever runs them
+
+# How long an example takes says how busy the machine is. What hangs is ended by pytest's timeout.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")
