@@ -13,7 +13,7 @@ from app.loom.call import Ending, Status
 from app.loom.proxy import framing
 from tests.loom import wire
 from tests.loom.account import WAIT_S
-from tests.loom.conftest import UNLIMITED, proxied
+from tests.loom.conftest import UNLIMITED, path, proxied
 from tests.loom.raw import Peer, client, scripted
 from tests.loom.wire import OK_TRAILERS, REQUEST_HEADERS, RESPONSE_HEADERS, data, frame, goaway, message, reset
 
@@ -165,6 +165,44 @@ async def test_goaway_in_two_steps_lets_live_streams_finish_and_refuses_the_rest
             assert await call == b"answer"
         told = await front.account.one()
         assert (told.end.status, told.end.ending) == (Status.OK, Ending.TRAILERS)
+
+
+async def test_a_real_server_that_goes_away_finishes_what_it_has() -> None:
+    async with path() as through:
+        held = through.channel.unary_unary("/test.Interop/Held")(b"held")
+        await asyncio.wait_for(through.backend.arrived.wait(), WAIT_S)
+        stopping = asyncio.create_task(through.server.stop(WAIT_S))
+        while through.before.connections[0].received.count(GOAWAY_HEAD) < 1:  # noqa: ASYNC110 - told by nobody
+            await asyncio.sleep(0.01)
+        through.backend.go_on.set()
+        assert await held == b"held"
+        await stopping
+        told = await through.account.one()
+        assert (told.end.status, told.end.ending) == (Status.OK, Ending.TRAILERS)
+        await through.account.until(lambda: through.account.counts["disconnected"] == 1)
+        assert through.account.lost[0][0] == 0
+
+
+GOAWAY_HEAD = bytes([framing.GOAWAY, 0, 0, 0, 0, 0])
+"""Of the frame's head, what follows the length: kind, flags, stream."""
+
+
+@pytest.mark.parametrize("code", [0, 8])
+async def test_an_early_answer_ends_the_call_whatever_the_client_still_sends(code: int) -> None:
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.headers()
+        peer.send(peer.block(stream, RESPONSE_HEADERS), peer.block(stream, [("grpc-status", "3")], end=True))
+        peer.send(reset(stream, 0))
+        await peer.end()
+
+    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
+        caller.send(caller.block(1, REQUEST_HEADERS))
+        told = await front.account.one()
+        caller.send(data(1, message(b"late")), reset(1, code))
+        assert (told.end.status, told.end.ending, told.end.reset_code) == (
+            Status.INVALID_ARGUMENT, Ending.TRAILERS, None,
+        )  # fmt: skip
+        assert told.half_closed is None
 
 
 def test_the_frames_that_are_sent_by_hand_are_the_ones_meant() -> None:

@@ -6,13 +6,14 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hpack import Encoder
+from hpack import Encoder, HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.loom.call import Ended, Ending, Event, HalfClosed, Message, Started, Status, StreamKind
+from app.loom.call import Ended, Ending, Event, HalfClosed, Headers, Message, Started, Status, StreamKind
 from app.loom.proxy import framing
 from app.loom.proxy.framing import PREFACE, Budget
+from app.loom.proxy.headers import HeaderDecoder
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Peer, Relay
 from tests.loom import wire
@@ -347,6 +348,26 @@ def test_equal_blocks_mean_other_headers_once_the_table_has_changed() -> None:
     first, *_, last = transcript.calls
     assert last.started.headers != first.started.headers
     assert values(last.started.headers, "x-new") == [b"entry"]
+
+
+def test_blocks_are_remembered_until_the_table_changes_and_a_table_of_no_size_never_does() -> None:
+    read = 0
+
+    def count(_: Headers) -> int:
+        nonlocal read
+        read += 1
+        return read
+
+    decoder = HeaderDecoder(count, max_list_bytes=1_000, max_table_bytes=4_096)
+    literal = b"\x40\x01x\x01a"  # x: a, to be added to the table
+    assert [decoder.decode(literal)[1] for _ in range(3)] == [1, 2, 3]
+    assert [decoder.decode(b"\xbe")[1] for _ in range(3)] == [4, 4, 4]
+    decoder.decode(literal)
+    assert decoder.decode(b"\xbe") == (((b"x", b"a"),), 6)
+    decoder.decode(b"\x20" + literal)  # from here on the table has no size
+    assert [decoder.decode(literal) for _ in range(3)] == [(((b"x", b"a"),), 8)] * 3
+    with pytest.raises(HPACKError):
+        decoder.decode(b"\xbe")
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,10 @@ class _WatchedTable(HeaderTable):
     changed = False
 
     def add(self, name: bytes, value: bytes) -> None:
-        self.changed = True
+        was_empty = not self.dynamic_entries
         super().add(name, value)
+        # A table of no size stays empty, whatever is added: some clients ask for one.
+        self.changed = self.changed or not was_empty or bool(self.dynamic_entries)
 
     @property
     def maxsize(self) -> int:
