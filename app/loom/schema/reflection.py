@@ -27,6 +27,9 @@ METHODS: Final = (
 )
 """In the order tried. Their messages are the same on the wire."""
 
+ATTEMPTS: Final = 3
+"""With each: where a call ends just as it is written to, grpc.aio says INTERNAL, whatever the server said."""
+
 Metadata = Sequence[tuple[str, str | bytes]]
 Channels = Callable[[], AbstractAsyncContextManager[grpc.aio.Channel]]
 
@@ -45,12 +48,17 @@ class ReflectionClient:
         problem = ""
         try:
             async with asyncio.timeout(self._timeout_s), self._channel() as channel:
-                for method in METHODS:
+                missing = set()
+                for method in METHODS * ATTEMPTS:
+                    if method in missing:
+                        continue
                     try:
                         return await self._ask(channel, method)
                     except grpc.aio.AioRpcError as error:
                         problem = f"reflection ended in {error.code().name}: {error.details()}"
-                        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                            missing.add(method)
+                        elif error.code() is not grpc.StatusCode.INTERNAL:
                             break
         except TimeoutError:
             problem = f"reflection did not answer within {self._timeout_s:g} s"
