@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from app.concurrency.breaker import BreakerOpenError
 from app.concurrency.bulkhead import BulkheadFullError, BulkheadTimeoutError
@@ -132,9 +131,9 @@ class TemplateService:
         check_id(template_id)
         deletion = await self._repository.delete(template_id, expected, _checked(request_id))
         if deletion.is_repeat:
-            await _to_end(self._cache.outdated(template_id, deletion.answer))
+            await _to_end(lambda: self._cache.outdated(template_id, deletion.answer))
         else:
-            await _to_end(self._cache.written(template_id, deletion.answer, None))
+            await _to_end(lambda: self._cache.written(template_id, deletion.answer, None))
         return deletion.answer
 
     async def import_all(self, batches: AsyncIterator[ImportBatch]) -> ImportSummary:
@@ -153,9 +152,9 @@ class TemplateService:
         template = written.answer
         if written.is_repeat:
             # It may have been written again since: what was true then is not to be kept as if it were true now.
-            await _to_end(self._cache.outdated(template.id, template.version))
+            await _to_end(lambda: self._cache.outdated(template.id, template.version))
         else:
-            await _to_end(self._cache.written(template.id, template.version, to_payload(template)))
+            await _to_end(lambda: self._cache.written(template.id, template.version, to_payload(template)))
         return template
 
 
@@ -163,11 +162,11 @@ def _checked(request_id: str | None) -> str | None:
     return None if request_id is None else check_request_id(request_id)
 
 
-async def _to_end(telling: Coroutine[Any, Any, None]) -> None:
-    """Await it, and where the caller is cancelled meanwhile, to its end nevertheless: the write is committed."""
-    task = asyncio.ensure_future(telling)
+async def _to_end(tell: Callable[[], Awaitable[None]]) -> None:
+    """Tell the cache of a write that is committed, whether or not the caller stays: one that leaves meanwhile leaves
+    after it was told again, from the start, which does no harm."""
     try:
-        await asyncio.shield(task)
+        await tell()
     except asyncio.CancelledError:
-        await task
+        await tell()
         raise
