@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from app.loom.schema.errors import SchemaUnavailableError
 from app.loom.schema.reflection import METHODS, ReflectionClient
 from app.loom.schema.schema import Schema
+from app.proto.template.v1 import template_pb2
 
 Behaviour = Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]]
 
@@ -90,7 +91,8 @@ async def test_both_versions_are_spoken_and_imports_fetched(shop: Schema, method
 
 async def test_the_reflection_that_grpcio_ships_is_understood() -> None:
     server = grpc.aio.server()
-    reflection.enable_server_reflection(["template.v1.TemplateService"], server, descriptor_pool.Default())
+    service = template_pb2.DESCRIPTOR.services_by_name["TemplateService"].full_name
+    reflection.enable_server_reflection([service], server, descriptor_pool.Default())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
