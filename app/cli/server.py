@@ -14,7 +14,7 @@ import uvicorn
 
 from app.api.grpc.tls import TlsError
 from app.api.http.protocol import BoundedHttpProtocol
-from app.bootstrap import Runtime, running
+from app.bootstrap.runtime import Runtime, running
 from app.cli import garbage
 from app.cli.failure import CommandError
 from app.domain.errors import StorageUnavailableError

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from app.bootstrap import Runtime, running
+from app.bootstrap.runtime import Runtime, running
 from app.settings import Settings
 
 

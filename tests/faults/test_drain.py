@@ -19,7 +19,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from app.bootstrap import CLOSE_TIMEOUT_S
+from app.bootstrap.runtime import CLOSE_TIMEOUT_S
 from app.embedded.replica import Replica
 from app.embedded.server import EmbeddedServer
 from app.embedded.stack import EmbeddedStack

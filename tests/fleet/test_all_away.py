@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import asyncpg
 
-from app.bootstrap import running
+from app.bootstrap.runtime import running
 from app.embedded.stack import EmbeddedStack
 from app.settings import Mode, Settings
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.bootstrap import running
+from app.bootstrap.runtime import running
 from app.domain.errors import OverloadedError, TemplateNotFoundError
 from app.embedded.stack import EmbeddedStack
 from app.settings import Mode, Settings

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import Message, Scope
 
-from app.bootstrap import Runtime, running
+from app.bootstrap.runtime import Runtime, running
 from app.cache.entry import FORMAT
 from app.domain.errors import DeadlineExceededError
 from app.embedded.stack import EmbeddedStack

@@ -19,7 +19,8 @@ from unittest.mock import patch
 
 import uvloop
 
-from app import bootstrap
+from app.bootstrap import read_path
+from app.bootstrap import runtime as wiring
 from app.cache.loader import Loader
 from app.cli import garbage
 from app.domain.errors import DomainError
@@ -88,7 +89,7 @@ class ToldLoader(Loader):
 
 
 class Worker:
-    def __init__(self, runtime: bootstrap.Runtime) -> None:
+    def __init__(self, runtime: wiring.Runtime) -> None:
         self._runtime = runtime
         self._service = runtime.service
 
@@ -153,8 +154,8 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     settings = Settings(**json.loads(await lines.readline()))
     ToldRepository.delay_s = settings.load_delay_ms / 1000
-    with patch.object(bootstrap, "TemplateRepository", ToldRepository), patch.object(bootstrap, "Loader", ToldLoader):
-        async with bootstrap.running(settings) as runtime:
+    with patch.object(wiring, "TemplateRepository", ToldRepository), patch.object(read_path, "Loader", ToldLoader):
+        async with wiring.running(settings) as runtime:
             worker = Worker(runtime)
             garbage.settle()  # as `python -m app serve` does once it serves
             say({"event": "ready", "at": time.monotonic()})

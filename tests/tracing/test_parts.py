@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from redis.asyncio import Redis
 
 from app.api.http.edge import Edge
-from app.bootstrap import running
+from app.bootstrap.runtime import running
 from app.proto.template.v1.template_pb2 import ImportTemplatesRequest, NewTemplate, WatchTemplatesRequest
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from app.settings import Settings, TracingSettings

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from app.bootstrap import running
+from app.bootstrap.runtime import running
 from app.embedded.postgres import EmbeddedPostgres
 from app.service import MAX_PAGE
 from app.settings import Settings

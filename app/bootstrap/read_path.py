@@ -1,0 +1,235 @@
+"""The read path that the mode asks for, from the cache's tiers to the load."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from redis.asyncio import Redis
+
+from app.cache.cluster import ClusterClient
+from app.cache.coherence import Coherence
+from app.cache.connection import connect
+from app.cache.entry import Entry
+from app.cache.floors import Floors
+from app.cache.lease import LeasedFill
+from app.cache.least import LeastLoads
+from app.cache.loader import Loader, Policy
+from app.cache.memory import MemoryCache
+from app.cache.origin import Load, LoadDeadlineError, Loaded, Origin
+from app.cache.protection import Mutex, Protection, Singleflight, Unprotected
+from app.cache.recovery import Recovery
+from app.cache.remote import RemoteCache, counts_as_failure
+from app.cache.wakeups import Wakeups
+from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreaker
+from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
+from app.concurrency.clock import wall
+from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
+from app.concurrency.tasks import TaskSet
+from app.domain.errors import OverloadedError, StorageUnavailableError
+from app.service import to_payload
+from app.settings import Mode, Settings
+from app.storage.templates import TemplateRepository
+from app.telemetry.metrics import Metrics
+from app.tracing import Untraced
+
+LOAD_FAILURES = (
+    StorageUnavailableError,
+    OverloadedError,
+    LoadDeadlineError,
+    BreakerOpenError,
+    BulkheadFullError,
+    BulkheadTimeoutError,
+    TooManyWaitersError,
+    WaitTimeoutError,
+)
+"""Why a load may fail through no fault of the request; a stale value may then be served instead."""
+MAX_FLOORS, MAX_PENDING, MAX_BACKGROUND = 100_000, 10_000, 10_000
+
+
+@dataclass(frozen=True)
+class ReadPath:
+    """The loader, and those of its parts that others tell or ask something."""
+
+    loader: Loader
+    remote: RemoteCache
+    recovery: Recovery
+    coherence: Coherence
+
+
+async def read_path(
+    settings: Settings, repository: TemplateRepository, metrics: Metrics, traced: Untraced, stack: AsyncExitStack
+) -> ReadPath:
+    """Connected to Redis where that is there. The loader is the caller's to close, before the stack is."""
+    full = settings.mode is Mode.FULL
+    background = TaskSet(limit=MAX_BACKGROUND)
+    memory = None
+    if full and settings.l1_enabled:
+        memory = MemoryCache(max_entries=settings.l1_max_entries, max_bytes=settings.l1_max_bytes)
+    coherence = Coherence(expected=full and settings.coherence_enabled, grace_s=settings.coherence_grace_s)
+    client = _redis(settings, traced)
+    remote, recovery = _remote_tier(settings, client, metrics, memory, coherence, stack)
+    await remote.answers()  # connected before the bookmark or a read is asked for, which have no time for that
+    floor_life_s = (
+        settings.cache_ttl_s + max(settings.grace_s, settings.stale_if_error_s) + 2 * settings.load_deadline_s
+    )
+    origin = _origin(settings, traced.load(partial(_load, repository)), metrics)
+    loader = Loader(
+        origin=origin,
+        remote=remote,
+        protection=_protection(settings, traced),
+        events=metrics,
+        least=LeastLoads(settings.cache_ttl_s),
+        background=background,
+        floors=Floors(max_keys=MAX_FLOORS, life_s=floor_life_s, skew_s=settings.clock_skew_s),
+        coherence=coherence,
+        recovery=recovery,
+        policy=_policy(settings),
+        failures=LOAD_FAILURES,
+        memory=memory,
+        leased=await _leased(settings, client, remote, origin, background, metrics, stack),
+    )
+    return ReadPath(loader, remote, recovery, coherence)
+
+
+def _remote_tier(
+    settings: Settings,
+    client: Redis | ClusterClient,
+    metrics: Metrics,
+    memory: MemoryCache | None,
+    coherence: Coherence,
+    stack: AsyncExitStack,
+) -> tuple[RemoteCache, Recovery]:
+    report = metrics.breaker("redis")
+
+    def on_change(_old: BreakerState, new: BreakerState) -> None:
+        report(new.value)
+        if new is BreakerState.OPEN:
+            recovery.wake()
+
+    breaker = CircuitBreaker(
+        failures=settings.redis_breaker_failures,
+        open_s=settings.redis_breaker_open_s,
+        counts=counts_as_failure,
+        on_change=on_change,
+    )
+    remote = RemoteCache(
+        client,
+        prefix=settings.cache_key_prefix,
+        breaker=breaker,
+        timeout_s=settings.redis_timeout_s,
+        events=metrics,
+        concurrent=settings.redis_pool_max,
+        lease_s=settings.lease_life_s,
+        floor_s=settings.cache_ttl_s + 2 * settings.load_deadline_s,
+        kept_past_expiry_s=max(settings.grace_s, settings.stale_if_error_s) if settings.mode is Mode.FULL else 0.0,
+    )
+    stack.push_async_callback(remote.aclose)
+
+    def fresh_values() -> list[tuple[str, Entry]]:
+        return [] if memory is None else coherence.trusted(memory.entries(), wall())
+
+    recovery = Recovery(remote, breaker, max_pending=MAX_PENDING, fresh_values=fresh_values)
+    recovery.start()
+    stack.push_async_callback(recovery.aclose)
+    metrics.watch_pending(lambda: recovery.pending)
+    if memory is not None:
+        metrics.watch_l1(memory.__len__, lambda: memory.size_bytes)
+    return remote, recovery
+
+
+def _redis(settings: Settings, traced: Untraced) -> Redis | ClusterClient:
+    return connect(
+        settings.redis_url,
+        connections=settings.redis_pool_max,
+        timeout_s=settings.redis_timeout_s,
+        failures=settings.redis_breaker_failures,
+        open_s=settings.redis_breaker_open_s,
+        client=traced.redis,
+    )
+
+
+def _origin(settings: Settings, load: Load, metrics: Metrics) -> Origin:
+    full = settings.mode is Mode.FULL
+    bulkhead = breaker = None
+    if full and settings.bulkhead_concurrent:
+        bulkhead = Bulkhead(
+            concurrent=settings.bulkhead_concurrent,
+            queued=settings.bulkhead_queued,
+            wait_timeout_s=settings.bulkhead_timeout_s,
+        )
+        metrics.watch_bulkhead(lambda: bulkhead.in_use, lambda: bulkhead.waiting)
+    report = metrics.breaker("postgres")
+    if full and settings.database_breaker_failures:
+        breaker = CircuitBreaker(
+            failures=settings.database_breaker_failures,
+            open_s=settings.database_breaker_open_s,
+            counts=lambda error: isinstance(error, StorageUnavailableError | LoadDeadlineError),
+            on_change=lambda _old, new: report(new.value),
+        )
+    return Origin(
+        load,
+        ttl_s=settings.cache_ttl_s,
+        negative_ttl_s=settings.negative_ttl_s if full else 0.0,
+        jitter=settings.cache_ttl_jitter,
+        deadline_s=settings.load_deadline_s,
+        events=metrics,
+        bulkhead=bulkhead,
+        breaker=breaker,
+    )
+
+
+async def _leased(
+    settings: Settings,
+    client: Redis | ClusterClient,
+    remote: RemoteCache,
+    origin: Origin,
+    background: TaskSet,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> LeasedFill | None:
+    if settings.mode not in (Mode.FLEET, Mode.FULL) or not settings.lease_enabled:
+        return None
+    wakeups = Wakeups(client, remote.channel, ping_s=settings.redis_timeout_s, on_state=metrics.wakeups)
+    if isinstance(client, ClusterClient):
+        client.on_change = wakeups.wake_all
+    metrics.wakeups(False)
+    wakeups.start()
+    stack.push_async_callback(wakeups.aclose)
+    return LeasedFill(
+        remote=remote,
+        wakeups=wakeups,
+        load=origin.load,
+        background=background,
+        events=metrics,
+        failures=LOAD_FAILURES,
+    )
+
+
+def _protection(settings: Settings, traced: Untraced) -> Protection:
+    max_waiters = settings.singleflight_max_waiters or None
+    wait_timeout_s = settings.singleflight_wait_timeout_s
+    match settings.mode:
+        case Mode.NONE:
+            return Unprotected()
+        case Mode.MUTEX:
+            return Mutex(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s)
+        case Mode.SINGLEFLIGHT | Mode.FLEET | Mode.FULL:
+            return traced.flights(Singleflight(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s))
+
+
+def _policy(settings: Settings) -> Policy:
+    if settings.mode is not Mode.FULL:
+        return Policy()
+    return Policy(
+        grace_s=settings.grace_s,
+        stale_if_error_s=settings.stale_if_error_s,
+        early_beta=settings.early_refresh_beta,
+        soft_deadline_s=settings.soft_deadline_s,
+    )
+
+
+async def _load(repository: TemplateRepository, key: str) -> Loaded:
+    template, version = await repository.load(int(key))
+    return Loaded(None if template is None else to_payload(template), version)
