@@ -14,12 +14,12 @@ from app.cache import scripts
 from app.cache.origin import Load, Loaded
 from app.cache.protection import Fill, Look, Protection, T
 from app.concurrency.singleflight import Outcome
-from app.settings import TracingSettings
 from app.storage.postgres import Session
 from app.storage.spans import traced_session
 from app.telemetry.metrics import Metrics
 from app.telemetry.redis_spans import traced_redis
 from app.telemetry.tracing import is_traced, span
+from app.tracing_settings import TracingSettings
 
 SCRIPTS = {
     "take": scripts.TAKE,

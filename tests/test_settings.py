@@ -5,16 +5,8 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from app.settings import (
-    ENV_PREFIX,
-    OTEL_PREFIX,
-    Mode,
-    Settings,
-    SettingsError,
-    load_settings,
-    load_tracing_settings,
-    unknown_variables,
-)
+from app.settings import ENV_PREFIX, Mode, Settings, SettingsError, load_settings, unknown_variables
+from app.tracing_settings import OTEL_PREFIX, load_tracing_settings
 
 SECRET = "hunter2-s3cret"
 

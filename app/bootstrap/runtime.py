@@ -20,7 +20,7 @@ from app.cache.loader import Loader, Reading
 from app.domain.errors import StorageUnavailableError
 from app.health import Health
 from app.service import TemplateService
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
 from app.storage.imports import ImportLimits
 from app.storage.migrate import migrate
 from app.storage.postgres import ANSWER_GRACE_S, Database
@@ -28,6 +28,7 @@ from app.storage.templates import TemplateRepository
 from app.telemetry.metrics import Metrics
 from app.telemetry.traced_metrics import TracedMetrics
 from app.tracing import exporting
+from app.tracing_settings import TracingSettings
 
 CLOSE_TIMEOUT_S = 2.0
 """How long each part may take to close. Nobody waits for an answer any more, so that is what unwinding takes."""

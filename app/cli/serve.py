@@ -19,8 +19,9 @@ import uvloop
 from app.cli.failure import CommandError
 from app.cli.server import Address
 from app.cli.server import serve as run_server
-from app.settings import Settings, SettingsError, load_settings, load_tracing_settings, unknown_variables
+from app.settings import Settings, SettingsError, load_settings, unknown_variables
 from app.telemetry import logs
+from app.tracing_settings import load_tracing_settings
 
 T = TypeVar("T")
 

@@ -19,9 +19,10 @@ from app.cli import garbage
 from app.cli.failure import CommandError
 from app.domain.errors import StorageUnavailableError
 from app.health import Status
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
 from app.storage.errors import MigrationError, StorageConfigurationError
 from app.telemetry.tracing import TracingError
+from app.tracing_settings import TracingSettings
 
 HEALTH_INTERVAL_S = 1.0
 """How often gRPC's health service is brought up to date."""

@@ -23,9 +23,10 @@ from app.domain.ports import Cache, Repository
 from app.health import Health
 from app.loom.metrics import LoomMetrics
 from app.service import TemplateService
-from app.settings import ENV_PREFIX, OTEL_PREFIX, Settings, TracingSettings
+from app.settings import ENV_PREFIX, Settings
 from app.telemetry.metrics import Metrics
 from app.telemetry.plain import PlainMetric
+from app.tracing_settings import OTEL_PREFIX, TracingSettings
 from tests.api.grpc.test_statuses import details, instance
 from tests.docs import api, cases
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
+from app.tracing_settings import TracingSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvloop
 
-from app.settings import TracingSettings
+from app.tracing_settings import TracingSettings
 from tests.faults.in_process import Served, served
 from tests.tracing.collector import Collector, collecting
 

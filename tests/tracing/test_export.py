@@ -56,7 +56,8 @@ async def test_without_an_endpoint_neither_the_sdks_tracing_nor_an_exporter_is_i
     program = f"""
 import asyncio, sys
 from app.bootstrap.runtime import running
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
+from app.tracing_settings import TracingSettings
 async def main():
     settings = Settings(database_url={database_url!r}, redis_url={redis_url!r}, database_migrate=False)
     async with running(settings, TracingSettings()) as runtime:

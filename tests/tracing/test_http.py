@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from app.embedded.cluster import EmbeddedRedisCluster
-from app.settings import TracingSettings
+from app.tracing_settings import TracingSettings
 from tests.tracing.collector import Collector, Received
 from tests.tracing.conftest import Start, parent, trace_of
 from tests.tracing.crowd import ask_together, cancel_load, held

@@ -18,9 +18,10 @@ from app.api.http.edge import Edge
 from app.bootstrap.runtime import running
 from app.proto.template.v1.template_pb2 import ImportTemplatesRequest, NewTemplate, WatchTemplatesRequest
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
-from app.settings import Settings, TracingSettings
+from app.settings import Settings
 from app.storage.postgres import Session
 from app.telemetry.metrics import Metrics
+from app.tracing_settings import TracingSettings
 from tests.tracing.collector import Collector
 from tests.tracing.conftest import Start, metadata, trace_of
 
