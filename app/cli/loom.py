@@ -18,7 +18,7 @@ import typer
 import uvloop
 
 from app.cli.failure import CommandError
-from app.loom.bootstrap import Config, HostPort, Loom, running
+from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
 from app.loom.proxy import tls
 from app.telemetry import logs
 
@@ -82,8 +82,8 @@ def loom(
             # The second signal cancels it, and nothing else does.
             with contextlib.suppress(asyncio.CancelledError):
                 runner.run(_run(config, json_line))
-        except OSError as error:
-            raise CommandError(f"can't listen: {error.strerror or error}") from error
+        except ListenError as error:
+            raise CommandError(str(error)) from error
 
 
 async def _run(config: Config, json_line: bool) -> None:

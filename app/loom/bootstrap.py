@@ -18,6 +18,11 @@ from app.loom.proxy.limits import Limits
 from app.loom.proxy.server import Proxy
 from app.loom.proxy.upstream import Upstream
 
+
+class ListenError(Exception):
+    """An address can't be listened on; the message says which and why."""
+
+
 PROBE_DIAL_S = 1.0
 """What finding out about the backend may take: probes give up soon."""
 LAST_ANSWERS_S = 1.0
@@ -67,7 +72,7 @@ class _Server(uvicorn.Server):
 async def running(config: Config) -> AsyncIterator[Loom]:
     """Run Loom; on leaving, its clients are asked to go and their calls finish, at most `stop_s` seconds.
 
-    Raises `OSError` where it can't listen. The backend need not be up.
+    Raises `ListenError`. The backend need not be up.
     """
     metrics = LoomMetrics()
     backend, limits = config.backend, config.limits
@@ -79,7 +84,10 @@ async def running(config: Config) -> AsyncIterator[Loom]:
     )
     proxy = Proxy(upstream, metrics, limits=limits)
     with contextlib.closing(_listen(config.ui)) as listener:
-        port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
+        try:
+            port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
+        except OSError as error:
+            raise ListenError(f"can't listen on {config.listen}: {error.strerror or error}") from error
         server = _Server(
             uvicorn.Config(
                 probes_app(health, metrics),
@@ -106,5 +114,8 @@ async def running(config: Config) -> AsyncIterator[Loom]:
 
 
 def _listen(address: HostPort) -> socket.socket:
-    family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-    return socket.create_server((address.host, address.port), family=family)
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from error

@@ -200,7 +200,9 @@ async def test_memory_stays_flat_behind_a_reader_that_stops_and_with_large_messa
         (["--backend-tls-skip-verify"], "need --backend-tls"),
         (["--backend-tls", "--backend-tls-key", __file__], "go together"),
         (["--backend-tls", "--backend-tls-ca", __file__], "no certificate can be read"),
-        (["--listen", "192.0.2.1:9"], "can't listen"),
+        (["--listen", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
+        (["--ui", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
+        (["--listen", "no-such-host.invalid:9"], "can't listen on no-such-host.invalid:9: "),
     ],
 )
 def test_bad_flags_are_one_line_that_says_what_would_be_right(

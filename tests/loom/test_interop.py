@@ -208,19 +208,19 @@ async def test_cancel_after_first_response(through: Path) -> None:
 
 
 async def test_timeout_on_sleeping_server(through: Path) -> None:
-    call = through.channel.unary_unary("/test.Interop/Sleep")(b"ask", timeout=1.0)
+    call = through.channel.unary_unary("/test.Interop/Sleep")(b"ask", timeout=3.0)
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     told = await through.account.one()
     assert told.end.status is Status.DEADLINE_EXCEEDED
     remaining = through.backend.seen[0].time_remaining
     assert remaining is not None
-    assert 0 < remaining <= 1.1
-    assert told.started.timeout_s == pytest.approx(1.0, abs=0.5)
+    assert 0 < remaining <= 3.1
+    assert told.started.timeout_s == pytest.approx(3.0, abs=1.0)
 
 
 async def test_many_calls_at_once_are_all_told_of_and_none_is_mixed_up_with_another(through: Path) -> None:
     unary = through.channel.unary_unary("/test.Interop/Unary")
-    requests = [b"%d " % number * 500 for number in range(1_000)]
+    requests = [b"%d " % number * 5_000 for number in range(1_000)]
     assert await asyncio.gather(*(unary(request) for request in requests)) == requests
     told = await through.account.ended(1_000)
     assert sorted(call.requests[0] for call in told) == sorted(requests)
