@@ -32,6 +32,7 @@ PREFIX_BYTES: Final = 5
 _TOLD: Final = frozenset({DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION})
 _BLOCKS: Final = frozenset({HEADERS, PUSH_PROMISE, CONTINUATION})
 _PADDED: Final = frozenset({DATA, HEADERS, PUSH_PROMISE})
+_SHORTENED: Final = PADDED | PRIORITY
 _NO_FRAME: Final = -1
 _STREAM_ID: Final = 0x7FFFFFFF
 _PRIORITY_BYTES: Final = 5
@@ -96,7 +97,11 @@ class FrameParser:
                 start = position + HEAD_BYTES
                 position = start + (high << 8 | low)
                 if position <= end:
-                    if kind == DATA and not (flags & PADDED or self._in_block):
+                    if (
+                        (kind == DATA or (kind == HEADERS and flags & END_HEADERS))
+                        and not (flags & _SHORTENED or self._in_block)
+                        and (kind == DATA or position - start <= self._max_payload)
+                    ):
                         # By far the most frequent; as `_complete` would do it.
                         frames.append(_new(Frame, (kind, flags, stream & _STREAM_ID, data[start:position], True)))
                         self.boundary = position
@@ -181,7 +186,7 @@ class FrameParser:
     ) -> None:
         """A whole frame ends at `position`."""
         if kind in _TOLD:
-            if payload and flags & (PADDED | PRIORITY) and kind in _PADDED:
+            if payload and flags & _SHORTENED and kind in _PADDED:
                 payload = _bare(kind, flags, payload)
             frames.append(_new(Frame, (kind, flags, stream, payload, True)))
             if kind in _BLOCKS:

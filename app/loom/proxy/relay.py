@@ -28,7 +28,7 @@ from app.loom.call import (
 from app.loom.proxy import framing
 from app.loom.proxy.events import Blindness, ProxyEvents
 from app.loom.proxy.framing import Budget, Frame, FrameParser, MessageParser
-from app.loom.proxy.headers import Block, BlockAssembler, BlockError, HeaderDecoder
+from app.loom.proxy.headers import BlockAssembler, BlockError, HeaderDecoder
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.status import HTTP_OK, RequestHead, ResponseHead, of_http, of_reset, read_request, read_response
 
@@ -188,11 +188,15 @@ class Relay:
     def _client_frame(self, frame: Frame, at: float) -> None:
         kind, flags, stream, payload, is_last = frame
         if kind in _BLOCK_KINDS or self._client_blocks.is_open:
+            if kind == framing.HEADERS and flags & framing.END_HEADERS and not self._client_blocks.is_open and payload:
+                headers, head = self._requests.decode(payload)
+                self._request_headers(stream, flags, headers, head, at)
+                return
             block = self._client_blocks.add(frame)
             if block is not None:
                 headers, head = self._requests.decode(block.payload)
                 if block.kind == framing.HEADERS:
-                    self._request_headers(block, headers, head, at)
+                    self._request_headers(block.stream, block.flags, headers, head, at)
         elif kind == framing.DATA:
             call = self._live.get(stream)
             if call is not None:
@@ -209,11 +213,15 @@ class Relay:
     def _backend_frame(self, frame: Frame, at: float) -> None:
         kind, flags, stream, payload, is_last = frame
         if kind in _BLOCK_KINDS or self._backend_blocks.is_open:
+            if kind == framing.HEADERS and flags & framing.END_HEADERS and not self._backend_blocks.is_open and payload:
+                headers, head = self._responses.decode(payload)
+                self._response_headers(stream, flags, headers, head, at)
+                return
             block = self._backend_blocks.add(frame)
             if block is not None:
                 headers, head = self._responses.decode(block.payload)
                 if block.kind == framing.HEADERS:
-                    self._response_headers(block, headers, head, at)
+                    self._response_headers(block.stream, block.flags, headers, head, at)
         elif kind == framing.DATA:
             call = self._live.get(stream)
             if call is not None:
@@ -229,8 +237,7 @@ class Relay:
         elif kind == framing.GOAWAY:
             self._goaway(payload, at)
 
-    def _request_headers(self, block: Block, headers: Headers, head: RequestHead, at: float) -> None:
-        stream = block.stream
+    def _request_headers(self, stream: int, flags: int, headers: Headers, head: RequestHead, at: float) -> None:
         call = self._live.get(stream)
         if call is None:
             # What comes for a stream that is over is no new one: ids only rise.
@@ -240,7 +247,7 @@ class Relay:
             call = self._start(stream, headers, head, at)
             if call is None:
                 return
-        if block.flags & framing.END_STREAM:
+        if flags & framing.END_STREAM:
             self._half_close(call, at)
 
     def _start(self, stream: int, headers: Headers, head: RequestHead, at: float) -> _Call | None:
@@ -271,17 +278,17 @@ class Relay:
             return None
         return call
 
-    def _response_headers(self, block: Block, headers: Headers, head: ResponseHead, at: float) -> None:
-        call = self._live.get(block.stream)
+    def _response_headers(self, stream: int, flags: int, headers: Headers, head: ResponseHead, at: float) -> None:
+        call = self._live.get(stream)
         if call is None:
             return
-        is_end = block.flags & framing.END_STREAM
+        is_end = flags & framing.END_STREAM
         if call.http_status is not None:
             if is_end:
-                self._end_by_headers(block.stream, call, Ending.TRAILERS, headers, head, at)
+                self._end_by_headers(stream, call, Ending.TRAILERS, headers, head, at)
         elif is_end:
             call.http_status = head.http_status
-            self._end_by_headers(block.stream, call, Ending.TRAILERS_ONLY, headers, head, at)
+            self._end_by_headers(stream, call, Ending.TRAILERS_ONLY, headers, head, at)
         elif head.http_status is None or head.http_status >= HTTP_OK:  # those below only announce the real one
             call.http_status = head.http_status or HTTP_OK
             call.responses.is_readable = head.is_grpc
