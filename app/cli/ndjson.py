@@ -71,9 +71,11 @@ def _draft(line: bytes) -> TemplateDraft:
     if len(line) > MAX_LINE_BYTES:
         raise _LineError(f"is longer than {MAX_LINE_BYTES:,} bytes")
     try:
-        fields: Any = json.loads(line.decode("utf-8"))
+        fields: Any = json.loads(line.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise _LineError(f"is not UTF-8 at byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        raise _LineError(f"is not JSON: {error.msg}, at character {error.pos + 1}") from None
     except (ValueError, RecursionError) as error:
         raise _LineError(f"is not JSON: {error}") from None
     if not isinstance(fields, dict):

@@ -36,7 +36,7 @@ def test_the_longest_template_fits_with_every_character_escaped() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"name,body", "is not JSON: "),
+        (b"name,body", "is not JSON: Expecting value, at character 1;"),
         (b'{"name": "a", "body": "b"', "is not JSON: "),
         (b'{"name": "a", "body": "b"} {}', "is not JSON: "),
         (b'\xef\xbb\xbf{"name": "a", "body": "b"}', "is not JSON: .*BOM"),

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app.client.endpoint import Endpoint
+from app.client.templates import TemplateClient
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
 from app.loadtest.http import Connection
@@ -76,6 +78,33 @@ async def test_200_callers_of_a_cold_key_load_it_once_and_the_slowest_is_answere
     assert (await scrape(replica.http_url))("db_hits_total") == 7
     print(f"slowest of {CALLERS} after the load's end, ms: {[round(seconds * 1e3) for seconds in after]}")
     assert statistics.median(after) < AFTER_LOAD_S
+
+
+@pytest.mark.parametrize("over_http", [0, CALLERS // 2], ids=["all over gRPC", "half over HTTP"])
+async def test_200_callers_of_a_cold_key_load_it_once_over_grpc_and_mixed(
+    serve: Serve, database_url: str, redis_url: str, loads: Callable[[], Awaitable[int]], over_http: int
+) -> None:
+    replica = serve(database_url, redis_url, load_delay_ms=DELAY_MS)
+    parts = urlsplit(replica.http_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    connections = [Connection(parts.hostname, parts.port, 20.0) for _ in range(over_http)]
+    await asyncio.gather(*(connection.open() for connection in connections))
+    endpoint = Endpoint(replica.grpc_target, retries=False)
+    async with TemplateClient(endpoint, timeout_s=20.0) as client:
+        for _ in range(3):
+            before, key = await loads(), next(cold_ids)
+            over_grpc = [client.get(key) for _ in range(CALLERS - over_http)]
+            path = b"/template-details?id=%d" % key
+            found, responses = await asyncio.gather(
+                asyncio.gather(*over_grpc), asyncio.gather(*(connection.get(path) for connection in connections))
+            )
+            assert await loads() - before == 1
+            assert {details.template.id for details in found} == {key}
+            assert {response.status for response in responses} == ({200} if over_http else set())
+    for connection in connections:
+        connection.close()
+    assert (await scrape(replica.http_url))("db_hits_total") == 3
 
 
 async def test_unprotected_the_same_200_callers_load_it_nearly_as_often_as_they_are(
