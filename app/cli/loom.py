@@ -18,6 +18,7 @@ import typer
 import uvloop
 
 from app.cli.failure import CommandError
+from app.cli.loom_flags import from_file, show_version
 from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
 from app.loom.proxy import tls
 from app.telemetry import logs
@@ -59,14 +60,30 @@ def loom(
         typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
     ] = 30.0,
     log: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log debug.")] = False,
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
+    ] = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            is_eager=True,
+            callback=from_file,
+            help="Flags as a TOML file has them; those given here go first. Without it, loom.toml where there is one.",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Pass gRPC calls through to a backend, unchanged, and count them, until SIGTERM or Ctrl-C."""
     if log.lower() not in ("debug", "info", "warning", "error"):
         raise CommandError(f"--log: {log!r} is no level; debug, info, warning and error are", status=2)
-    logs.configure(log)
+    logs.configure("debug" if verbose else log)
+    if config_file is not None:
+        _log.info("flags that aren't given are those of %s", config_file)
     config = Config(
         listen=_address("--listen", listen),
         backend=_address("--backend", backend, lowest_port=1),
