@@ -20,13 +20,19 @@ import uvloop
 from app.cli.failure import CommandError
 from app.cli.loom_flags import from_file, show_version
 from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
+from app.loom.capture import CaptureConfig
 from app.loom.proxy import tls
+from app.loom.recording.session import SessionError, session_path
+from app.loom.schema.errors import SchemaError
+from app.loom.schema.files import from_descriptor_set, from_proto_dir
+from app.loom.schema.schema import Schema
 from app.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
 GC_THRESHOLDS = 50_000, 20, 50
 """Allocations before a collection, and how many of each generation before one of the next: a call makes no cycles."""
+_METADATA_NAME = re.compile(r"[0-9a-z_.-]+(?<!-bin)")
 _ADDRESS = re.compile(r"(?:(?P<name>[^\[\]:]*)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 
 
@@ -55,6 +61,24 @@ def loom(
     backend_tls_skip_verify: Annotated[
         bool, typer.Option("--backend-tls-skip-verify", help="Accept any certificate from the backend: not safe.")
     ] = False,
+    session: Annotated[
+        str, typer.Option(metavar="NAME", help="Keep the calls in ~/.loom/sessions/NAME.jsonl, and show those in it.")
+    ] = "",
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Metadata to keep secret, besides what always is. Repeatable."),
+    ] = None,
+    reflect_header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'", help="Metadata to send with reflection, such as credentials. Repeatable."
+        ),
+    ] = None,
+    proto_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="Explain messages by the .proto files in it."),
+    ] = None,
+    descriptor_set: Annotated[Path | None, _file("Explain messages by protoc's descriptor set.")] = None,
     stop_s: Annotated[
         float,
         typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
@@ -93,13 +117,19 @@ def loom(
             backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
         ),
         stop_s=stop_s,
+        capture=CaptureConfig(
+            session=_session(session),
+            redact=tuple(redact or ()),
+            reflect_metadata=[_metadata(text) for text in reflect_header or ()],
+            schema=_schema(proto_dir, descriptor_set),
+        ),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             # The second signal cancels it, and nothing else does.
             with contextlib.suppress(asyncio.CancelledError):
                 runner.run(_run(config, json_line))
-        except ListenError as error:
+        except (ListenError, SessionError) as error:
             raise CommandError(str(error)) from error
 
 
@@ -144,6 +174,35 @@ def _address(flag: str, value: str, *, lowest_port: int = 0) -> HostPort:
             status=2,
         )
     return HostPort(match["v6"] or match["name"] or "127.0.0.1", port)
+
+
+def _session(name: str) -> Path | None:
+    if not name:
+        return None
+    try:
+        return session_path(Path.home() / ".loom" / "sessions", name)
+    except SessionError as error:
+        raise CommandError(f"--session: {error}", status=2) from error
+
+
+def _metadata(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    name, value = name.strip().lower(), value.strip()
+    if not colon or not _METADATA_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+        # The value may be a secret, so it is not repeated.
+        raise CommandError("--reflect-header: 'NAME: VALUE' is wanted, in ASCII, the name as metadata has it", status=2)
+    return name, value
+
+
+def _schema(proto_dir: Path | None, descriptor_set: Path | None) -> Schema | None:
+    if proto_dir is not None and descriptor_set is not None:
+        raise CommandError("--proto-dir and --descriptor-set exclude each other", status=2)
+    try:
+        if proto_dir is not None:
+            return from_proto_dir(proto_dir)
+        return None if descriptor_set is None else from_descriptor_set(descriptor_set)
+    except SchemaError as error:
+        raise CommandError(str(error), status=2) from error
 
 
 def _listen_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> ssl.SSLContext | None:

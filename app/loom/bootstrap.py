@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from app.loom.metrics import LoomMetrics
+from app.loom.capture import Capture, CaptureConfig, CountedAndRecorded, capturing
 from app.loom.probes import Health, probes_app
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.server import Proxy
@@ -49,6 +49,7 @@ class Config:
     listen_tls: ssl.SSLContext | None = None
     backend_tls: ssl.SSLContext | None = None
     stop_s: float = 30.0
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -58,6 +59,7 @@ class Loom:
 
     listen: HostPort
     ui: HostPort
+    capture: Capture
 
 
 class _Server(uvicorn.Server):
@@ -72,9 +74,9 @@ class _Server(uvicorn.Server):
 async def running(config: Config) -> AsyncIterator[Loom]:
     """Run Loom; on leaving, its clients are asked to go and their calls finish, at most `stop_s` seconds.
 
-    Raises `ListenError`. The backend need not be up.
+    Raises `ListenError`, and `SessionError` where the session's file can't be used. The backend need not be up.
     """
-    metrics = LoomMetrics()
+    metrics = CountedAndRecorded()
     backend, limits = config.backend, config.limits
     upstream = Upstream(
         backend.host, backend.port, timeout_s=limits.dial_s, handshake_s=limits.handshake_s, tls=config.backend_tls
@@ -83,7 +85,9 @@ async def running(config: Config) -> AsyncIterator[Loom]:
         Upstream(backend.host, backend.port, timeout_s=PROBE_DIAL_S, handshake_s=PROBE_DIAL_S, tls=config.backend_tls)
     )
     proxy = Proxy(upstream, metrics, limits=limits)
-    with contextlib.closing(_listen(config.ui)) as listener:
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(_listen(config.ui)))
+        capture = await stack.enter_async_context(capturing(config.capture, upstream, metrics))
         try:
             port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
         except OSError as error:
@@ -103,10 +107,12 @@ async def running(config: Config) -> AsyncIterator[Loom]:
         try:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
                 await asyncio.sleep(0.005)
-            yield Loom(HostPort(config.listen.host, port), HostPort(config.ui.host, listener.getsockname()[1]))
+            ui = HostPort(config.ui.host, listener.getsockname()[1])
+            yield Loom(HostPort(config.listen.host, port), ui, capture)
         finally:
             health.is_stopping = True
             await proxy.stop(config.stop_s)
+            capture.feed.close()
             server.should_exit = True
             await asyncio.wait({serving}, timeout=2 * LAST_ANSWERS_S)
             serving.cancel()

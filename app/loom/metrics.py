@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -79,6 +80,23 @@ class LoomMetrics:
         self._unreadable = PlainCounter(
             "loom_calls_unreadable", "Calls whose messages in one direction could not be told apart.", registry=registry
         )
+        self._dropped = PlainCounter(
+            "loom_records_dropped",
+            "Records that a sink did not get: the recorder at too many live calls, the session file at a slow disk, "
+            "the feed at a slow reader.",
+            ["sink"],
+            registry=registry,
+        )
+        self._duplicates = PlainCounter(
+            "loom_duplicate_inflight",
+            "Calls that were asked while an identical one was in flight.",
+            ["method"],
+            registry=registry,
+        )
+        self._schema_failures = PlainCounter(
+            "loom_schema_fetch_failures", "Fetches of the backend's schema that brought nothing.", registry=registry
+        )
+        self._drops: dict[str, Callable[[], int]] = {}
         for why in get_args(Refusal):
             self._refused.child(why)
         for reason in get_args(Blindness):
@@ -130,8 +148,22 @@ class LoomMetrics:
     def unreadable(self) -> None:
         self._unreadable.child().value += 1
 
+    def duplicate(self, method: str) -> None:
+        """An identical call is in flight."""
+        self._duplicates.child(method if method in self._methods else OTHER).value += 1
+
+    def schema_failed(self) -> None:
+        """The backend's schema could not be had."""
+        self._schema_failures.child().value += 1
+
+    def drops_of(self, sink: str, total: Callable[[], int]) -> None:
+        """`total` tells how many records this sink has dropped so far; it is asked when the metrics are."""
+        self._drops[sink] = total
+
     def exposition(self) -> tuple[bytes, str]:
         """All metrics as text, and its content type."""
+        for sink, total in self._drops.items():
+            self._dropped.child(sink).value = total()
         encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
