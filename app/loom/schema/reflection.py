@@ -63,15 +63,13 @@ class ReflectionClient:
         except TimeoutError:
             problem = f"reflection did not answer within {self._timeout_s:g} s"
         except DecodeError:
-            problem = "reflection sent a file that is no FileDescriptorProto"
+            problem = "reflection sent what is no answer, or a file that is no FileDescriptorProto"
         raise SchemaUnavailableError(problem)
 
     async def _ask(self, channel: grpc.aio.Channel, method: str) -> Schema:
         stream = channel.stream_stream(
-            method,
-            request_serializer=ServerReflectionRequest.SerializeToString,
-            response_deserializer=ServerReflectionResponse.FromString,
-        )
+            method, request_serializer=ServerReflectionRequest.SerializeToString
+        )  # answers are parsed here: gRPC logs a stack trace for one that is none, and goes on with `None`
         call = stream(metadata=self._metadata)
         try:
             conversation = _Conversation(call)
@@ -85,15 +83,15 @@ class ReflectionClient:
 class _Conversation:
     """Questions and answers in turn, on one stream."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[ServerReflectionRequest, ServerReflectionResponse]) -> None:
+    def __init__(self, call: grpc.aio.StreamStreamCall[ServerReflectionRequest, bytes]) -> None:
         self._call = call
-        self._answers: AsyncIterator[ServerReflectionResponse] = call.__aiter__()
+        self._answers: AsyncIterator[bytes] = call.__aiter__()
 
     async def ask(self, question: ServerReflectionRequest) -> ServerReflectionResponse:
         with contextlib.suppress(asyncio.InvalidStateError):  # the call has ended; how, reading tells
             await self._call.write(question)
         try:
-            return await anext(self._answers)
+            return ServerReflectionResponse.FromString(await anext(self._answers))
         except StopAsyncIteration:
             raise SchemaUnavailableError("reflection ended before it had answered") from None
 

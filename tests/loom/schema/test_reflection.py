@@ -130,6 +130,11 @@ async def lists_nothing(questions: AsyncIterator[Any], _context: Any) -> AsyncIt
         yield ServerReflectionResponse()
 
 
+async def answers_nonsense(questions: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
+    async for _ in questions:
+        yield bytes(1_000)
+
+
 async def sends_no_descriptor(questions: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
     async for question in questions:
         response = ServerReflectionResponse()
@@ -147,6 +152,7 @@ async def sends_no_descriptor(questions: AsyncIterator[Any], _context: Any) -> A
         (ends_at_once, "ended before it had answered"),
         (refuses, "UNAUTHENTICATED: who are you"),
         (lists_nothing, "lists no services"),
+        (answers_nonsense, "sent what is no answer"),
         (sends_no_descriptor, "no FileDescriptorProto"),
     ],
 )
