@@ -170,8 +170,8 @@ class Database:
         Raises as `connection` does. Where the commit itself is cancelled or lost it may have been carried out.
         """
         async with self.connection() as connection:
-            await connection.execute("BEGIN")
             try:
+                await connection.execute("BEGIN")  # cancelled, it may have been carried out all the same
                 yield connection
                 await connection.execute("COMMIT")
             except BaseException as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from app.domain.errors import StorageUnavailableError
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.stack import EmbeddedStack
-from app.storage.postgres import CANCEL_TIMEOUT_S, Connection, Database
+from app.storage.postgres import CANCEL_TIMEOUT_S, Connection, Database, Session
 from app.storage.templates import LOAD_MARK, TemplateRepository
 from tests.storage.conftest import OpenDatabase, wait_for
 from tests.storage.relay import Relay
@@ -74,6 +75,38 @@ async def test_a_call_cancelled_between_preparing_and_executing_does_not_stay_op
             raise asyncio.CancelledError
     assert await admin.fetchval(_LOADING, LOAD_MARK) == 0
     assert await pid_of(database) == pid
+
+
+async def test_a_transaction_cancelled_as_it_begins_is_undone_before_its_connection_goes_back(
+    url: str, open_database: OpenDatabase
+) -> None:
+    """The server has begun it, and its answer is on the way. The driver would find it open, and log an error."""
+    begun = asyncio.Event()
+
+    class Beginning(Session):
+        async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+            answer = await super().execute(query, *args, timeout=timeout)
+            if query == "BEGIN":
+                begun.set()
+                await asyncio.Event().wait()
+            return answer
+
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    database = await open_database(url, pool_max=1, session=Beginning)
+    pid = await pid_of(database)
+
+    async def write() -> None:
+        async with database.transaction():
+            raise AssertionError("it has not begun")
+
+    writing = asyncio.create_task(write())
+    await begun.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert await pid_of(database) == pid
+    assert not complaints
 
 
 async def test_a_load_cancelled_at_any_moment_is_gone_within_200_ms(
