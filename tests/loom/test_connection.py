@@ -10,8 +10,8 @@ import pytest
 
 from app.loom.call import Ending, Status
 from app.loom.proxy import framing
-from app.loom.proxy.connection import GOAWAY
 from app.loom.proxy.framing import PREFACE
+from app.loom.proxy.intercept import GOAWAY
 from app.loom.proxy.limits import Limits
 from tests.loom import wire
 from tests.loom.account import WAIT_S, eventually, refuses

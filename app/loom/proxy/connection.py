@@ -12,21 +12,24 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from app.concurrency.breaker import BreakerOpenError
 from app.concurrency.clock import monotonic
 from app.concurrency.tasks import TaskSet
-from app.loom.call import Ending
+from app.loom.call import Ending, Headers
+from app.loom.proxy.answer import unavailable
 from app.loom.proxy.events import ProxyEvents, Refusal
 from app.loom.proxy.framing import PREFACE
+from app.loom.proxy.intercept import GOAWAY, Interceptor
 from app.loom.proxy.legs import BackendLeg, ClientLeg, Leg
 from app.loom.proxy.limits import Limits
+from app.loom.proxy.link import GuardedUpstream, Link
 from app.loom.proxy.relay import Relay
-from app.loom.proxy.upstream import DialError, Upstream
+from app.loom.proxy.upstream import DialError
 
 _log = logging.getLogger(__name__)
 
-GOAWAY: Final = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + (0x7FFFFFFF).to_bytes(4) + bytes(4)
-"""Open no more streams, and finish those that are open: the last id is the highest possible, the code NO_ERROR."""
-
+RETRY_S: Final = 1.0
+"""After a dial that failed: when clients are told to try again, and how long their connection is kept to answer."""
 _REFUSAL_LINGER_S: Final = 2.0
 _HTTP1 = re.compile(rb"(?!PRI )[A-Z]{1,16} ")
 _HTTP1_SO_FAR = re.compile(rb"[A-Z]{1,16}")
@@ -40,18 +43,27 @@ _HTTP1_ANSWER = (
 )
 
 
+MakeLane = Callable[
+    [Relay, Callable[[bytes], None], Callable[[bytes], None] | None, Callable[[], None], Headers], Interceptor
+]
+"""Of the relay that reads along, where to write for the client and for the backend, and what to do where a peer breaks
+HTTP/2. Without a backend, each call gets the headers."""
+
+
 class Connection:
     """A client's connection, from its acceptance to the end of both sides."""
 
     def __init__(
         self,
         number: int,
-        upstream: Upstream,
+        upstream: GuardedUpstream,
         events: ProxyEvents,
         limits: Limits,
         tasks: TaskSet,
         *,
         make_relay: Callable[[int, str, Callable[[], None]], Relay],
+        make_lane: MakeLane,
+        is_interception_wanted: Callable[[], bool],
         on_accepted: Callable[[Connection], bool],
         on_closed: Callable[[Connection], None],
     ) -> None:
@@ -66,6 +78,10 @@ class Connection:
         self._limits = limits
         self._tasks = tasks
         self._make_relay = make_relay
+        self._make_lane = make_lane
+        self._is_interception_wanted = is_interception_wanted
+        self._link: Link | None = None
+        self._lane: Interceptor | None = None
         self._on_accepted = on_accepted
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
@@ -83,6 +99,11 @@ class Connection:
         """Whether it can be closed without cutting a call short, as far as was seen."""
         relay = self._relay
         return relay is None or (relay.saw_all and not relay.live)
+
+    @property
+    def is_intercepted(self) -> bool | None:
+        """Which lane it is in; `None` before it is joined to the backend."""
+        return None if self._backend is None else self._lane is not None
 
     def accepted(self) -> None:
         """The client has connected. Its preface is waited for; the backend is dialled after it."""
@@ -134,6 +155,9 @@ class Connection:
     def ask_to_go(self) -> None:
         """GOAWAY to the client: it opens new streams on a new connection, and finishes what it has."""
         backend, relay = self._backend, self._relay
+        if self._lane is not None:
+            self._lane.ask_to_go()
+            return
         if backend is None or relay is None or relay.backend_goaway is not None or self._is_asked:
             return  # the backend's own GOAWAY has asked already, and none may allow more than the one before
         self._is_asked = True
@@ -163,18 +187,47 @@ class Connection:
     async def _reach_backend(self) -> None:
         began = monotonic()
         try:
-            backend = await self._upstream.dial(lambda: BackendLeg(self._limits))
+            backend, link = await self._upstream.dial(lambda: BackendLeg(self._limits))
+        except BreakerOpenError as error:
+            self._events.refused("breaker")
+            message = "Loom's circuit breaker is open: the backend has failed again and again"
+            self._answer_all(unavailable("CIRCUIT_BREAKER_OPEN", message, error.retry_after_s))
+            return
         except DialError as error:
             self._events.dial_failed()
             _log.warning("connection %d from %s: the backend can't be reached: %s", self._number, self._peer, error)
-            self.client.discard()
-            self.client.transport.close()
+            self._answer_all(unavailable("BACKEND_UNREACHABLE", "Loom can't reach the backend", RETRY_S))
             return
         self._events.dialled(monotonic() - began)
         if self.client.is_lost:
+            link.ended(lost=False)
             backend.transport.abort()
             return
+        self._link = link
         self._join(backend)
+
+    def _answer_all(self, headers: Headers) -> None:
+        """Each call on this connection by `headers`, for a short while: the next one may find the backend."""
+        if self.client.is_lost or self.client.transport.is_closing():
+            return
+        self._relay = relay = self._make_relay(self._number, self._peer, self._blinded)
+        lane = self._lane = self._make_lane(relay, self.client.send, None, self.close, headers)
+        self.client.transport.resume_reading()
+        self.client.intercept(None, lane.client_bytes)
+        greeting, self._greeting = self._greeting, b""
+        self.client.data_received(greeting)
+        lane.ask_to_go()
+        self._set_timer(RETRY_S, self.close)
+
+    def _intercept(self, backend: BackendLeg, relay: Relay) -> None:
+        lane = self._lane = self._make_lane(relay, self.client.send, backend.send, self.close, ())
+        # Not right now: it is found out while bytes are still being passed on.
+        lane.on_drained = lambda: self._later(backend)
+        lane.on_started = self.client.resume
+        self.client.intercept(backend, lane.client_bytes)
+        if not self.client.transport.is_closing():
+            self.client.transport.pause_reading()
+        backend.intercept(self.client, lane.backend_bytes)
 
     def _join(self, backend: BackendLeg) -> None:
         relay = self._relay = self._make_relay(self._number, self._peer, self._blinded)
@@ -185,8 +238,11 @@ class Connection:
         for leg in (self.client, backend):
             if not leg.transport.is_closing():
                 leg.transport.resume_reading()
-        self.client.join(backend, relay)
-        backend.join(self.client, relay)
+        if self._is_interception_wanted():
+            self._intercept(backend, relay)
+        else:
+            self.client.join(backend, relay)
+            backend.join(self.client, relay)
         greeting, self._greeting = self._greeting, b""
         self.client.data_received(greeting)
         if backend.is_finished:
@@ -194,14 +250,18 @@ class Connection:
 
     def _finished(self, leg: Leg) -> None:
         """Nothing more will come from one side."""
-        backend, relay = self._backend, self._relay
+        backend, relay, lane = self._backend, self._relay, self._lane
         if backend is None or relay is None:
             self._finished_alone()
             return
         if self._live_at_end is None:
-            self._live_at_end = relay.live
+            self._live_at_end = relay.live if lane is None else lane.undecided
             self._ending = self._ending or (Ending.BACKEND_LOST if leg is backend else Ending.CLIENT_LOST)
             self._set_timer(self._limits.linger_s, self.abort)
+        if lane is not None and leg is backend:
+            lane.backend_ended()
+            if not (lane.is_drained or self.client.is_lost):
+                return  # the client has not got all that came yet; it is told the end after it
         if self._ending is not None and (leg is backend or leg.is_lost):
             # A client that has only half-closed may still get answers.
             relay.end(self._ending)
@@ -219,8 +279,21 @@ class Connection:
             backend.transport.close()
         if self.client.is_lost and backend.is_lost:
             self._cancel_timer()
-            self._events.disconnected(self._live_at_end, backend_lost=self._ending is Ending.BACKEND_LOST)
+            is_backends = self._ending is Ending.BACKEND_LOST
+            self._events.disconnected(self._live_at_end, backend_lost=is_backends)
+            self._settle(lost=is_backends and self._live_at_end > 0)
             self._on_closed(self)
+
+    def _settle(self, *, lost: bool) -> None:
+        """Both sides are gone."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.ended(lost=lost)
+        if self._lane is not None:
+            self._lane.close()
+
+    def _later(self, leg: Leg) -> None:
+        self._loop.call_soon(self._finished, leg)
 
     def _blinded(self) -> None:
         # Not right now: the bytes that it was found in are still being passed on.
@@ -233,6 +306,9 @@ class Connection:
             self._cancel_timer()
             if self._dial is not None:
                 self._dial.cancel()
+            if self._relay is not None:
+                self._relay.end(self._ending or Ending.CLIENT_LOST)
+            self._settle(lost=False)
             self._on_closed(self)
 
     def _silent(self) -> None:

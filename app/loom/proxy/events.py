@@ -6,9 +6,10 @@ from typing import Literal, Protocol
 
 from app.loom.call import Event
 
-Refusal = Literal["http1", "tls", "garbage", "silent", "full", "stopping"]
+Refusal = Literal["http1", "tls", "garbage", "silent", "full", "stopping", "breaker"]
 """Why a client's connection was closed before it was relayed: it speaks HTTP/1, or TLS where none is spoken, or nothing
-known, or said nothing; or there are too many; or Loom is stopping."""
+known, or said nothing; or there are too many; or Loom is stopping; or the circuit breaker is open, and its calls are
+answered UNAVAILABLE."""
 Blindness = Literal["hpack", "header_size", "framing", "tap"]
 """Why a connection can't be decoded any more: HPACK that is wrong, a header block over the limit, frames that
 contradict each other, or an error in what listens to the events."""
@@ -36,7 +37,7 @@ class ProxyEvents(Protocol):
         """The backend was reached."""
 
     def dial_failed(self) -> None:
-        """The backend could not be reached, and the client's connection was closed."""
+        """The backend could not be reached, and the client's calls are answered UNAVAILABLE."""
 
     def blinded(self, why: Blindness) -> None:
         """A connection can't be decoded any more. Its bytes go on."""

@@ -57,6 +57,11 @@ class Leg(asyncio.Protocol):
         self.is_lost = True
         self._finish()
 
+    def send(self, data: bytes) -> None:
+        """Write, unless this side wants no more."""
+        if not self.is_told_end and not self.transport.is_closing():
+            self.transport.write(data)
+
     def tell_end(self) -> None:
         """Once all that was written has gone out: nothing more comes."""
         if self.is_told_end or self.transport.is_closing():
@@ -73,6 +78,10 @@ class Leg(asyncio.Protocol):
 
     def discard(self) -> None:
         """From now on nobody wants the bytes; they are still read, so that this side's end is noticed."""
+        self.resume()
+
+    def resume(self) -> None:
+        """Read it, if it was not read for a while."""
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -94,6 +103,11 @@ class ClientLeg(Leg):
         """From now on bytes go to the backend."""
         self.other = backend
         self._receive, self._read = backend.transport.write, relay.client_bytes
+
+    def intercept(self, backend: Leg | None, receive: Callable[[bytes], None]) -> None:
+        """From now on bytes go to the intercept lane."""
+        self.other = backend
+        self._receive, self._read = receive, None
 
     def discard(self) -> None:
         super().discard()
@@ -122,6 +136,14 @@ class BackendLeg(Leg):
         self.other = client
         self._relay = relay
         self._write, self._read = client.transport.write, relay.backend_bytes
+        if self.early:
+            self.data_received(bytes(self.early))
+            self.early.clear()
+
+    def intercept(self, client: Leg, receive: Callable[[bytes], None]) -> None:
+        """From now on bytes go to the intercept lane."""
+        self.other = client
+        self._write = receive
         if self.early:
             self.data_received(bytes(self.early))
             self.early.clear()

@@ -21,6 +21,12 @@ class Limits:
     """What is kept of a message."""
     messages_bytes: int = 64 * 1024 * 1024
     """What is kept of all messages that are under way, in this process."""
+    intercepted_bytes: int = 16 * 1024 * 1024
+    """What one side of a connection may have sent that waits for the other, in the intercept lane; a call, 64 KiB."""
+    rewritten_bytes: int = 4 * 1024 * 1024
+    """A message that may be changed; larger ones pass as they are."""
+    holds: int = 10_000
+    """Calls that are held by a rule; more go on at once."""
     write_buffer_bytes: int = 256 * 1024
     """Bytes that wait for one side to read before the other is made to wait."""
     preface_s: float = 10.0

@@ -122,6 +122,11 @@ class Relay:
         """Calls under way that are told of."""
         return len(self._live)
 
+    def call_number(self, stream: int) -> int | None:
+        """Of a live call that is told of."""
+        call = self._live.get(stream)
+        return None if call is None else call.number
+
     @property
     def boundary(self) -> int | None:
         """Where in the backend's last bytes a frame to the client may be put in; `None` where it may not."""

@@ -10,12 +10,17 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from app.concurrency.breaker import CircuitBreaker
 from app.concurrency.tasks import TaskSet
+from app.loom.call import Headers
 from app.loom.proxy.connection import Connection
 from app.loom.proxy.events import ProxyEvents
 from app.loom.proxy.framing import Budget
+from app.loom.proxy.intercept import Interceptor
+from app.loom.proxy.interception import Interception
 from app.loom.proxy.legs import Leg
 from app.loom.proxy.limits import Limits
+from app.loom.proxy.link import GuardedUpstream
 from app.loom.proxy.relay import Peer, Relay
 from app.loom.proxy.upstream import Upstream
 
@@ -34,8 +39,20 @@ LAST_BYTES_S: Final = 1.0
 class Proxy:
     """Clients on one side, `upstream` on the other; what happens is told to `events`."""
 
-    def __init__(self, upstream: Upstream, events: ProxyEvents, *, limits: Limits | None = None) -> None:
-        self._upstream = upstream
+    def __init__(
+        self,
+        upstream: Upstream,
+        events: ProxyEvents,
+        *,
+        limits: Limits | None = None,
+        breaker: CircuitBreaker | None = None,
+        interception: Interception | None = None,
+        authority: str | None = None,
+    ) -> None:
+        """`authority` takes the place of every call's `:authority`. `breaker` is by default one of its own."""
+        self._upstream = GuardedUpstream(upstream, breaker or CircuitBreaker())
+        self._interception = interception
+        self._authority = None if authority is None else authority.encode()
         self._events = events
         self._limits = limits or Limits()
         self._budget = Budget(self._limits.messages_bytes)
@@ -45,6 +62,7 @@ class Proxy:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self._dials = TaskSet(limit=self._limits.connections)
+        self._holds = TaskSet(limit=self._limits.holds)
         self._server: asyncio.Server | None = None
 
     @property
@@ -65,6 +83,13 @@ class Proxy:
         )
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
+
+    def switch_lanes(self) -> None:
+        """Interception is wanted now, or no longer: connections that are in the other lane are asked to go."""
+        wanted = self._is_interception_wanted()
+        for connection in self._connections:
+            if connection.is_intercepted is not None and connection.is_intercepted != wanted:
+                connection.ask_to_go()
 
     async def stop(self, timeout_s: float) -> None:
         """Accept no more, ask the clients to go, and wait until their calls are done, at most `timeout_s` seconds.
@@ -87,6 +112,7 @@ class Proxy:
             await asyncio.sleep(min(LOOK_INTERVAL_S, max(0.0, ends_at - loop.time())))
         await self._cut()
         await self._dials.aclose(LAST_BYTES_S)
+        await self._holds.aclose(LAST_BYTES_S)
 
     async def _cut(self) -> None:
         cut = list(self._connections)
@@ -107,6 +133,8 @@ class Proxy:
             self._limits,
             self._dials,
             make_relay=self._relay,
+            make_lane=self._lane,
+            is_interception_wanted=self._is_interception_wanted,
             on_accepted=self._accepted,
             on_closed=self._closed,
         ).client
@@ -130,4 +158,28 @@ class Proxy:
             calls=self._calls,
             budget=self._budget,
             on_blinded=on_blinded,
+        )
+
+    def _is_interception_wanted(self) -> bool:
+        return self._authority is not None or (self._interception is not None and self._interception.is_active)
+
+    def _lane(
+        self,
+        relay: Relay,
+        to_client: Callable[[bytes], None],
+        to_backend: Callable[[bytes], None] | None,
+        on_broken: Callable[[], None],
+        answer: Headers,
+    ) -> Interceptor:
+        return Interceptor(
+            relay,
+            to_client,
+            to_backend,
+            limits=self._limits,
+            budget=self._budget,
+            holds=self._holds,
+            interception=self._interception,
+            authority=self._authority,
+            answer=answer,
+            on_broken=on_broken,
         )

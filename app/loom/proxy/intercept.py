@@ -1,0 +1,448 @@
+"""The intercept lane: both legs end here, and each call is passed on by hyper-h2, changed or answered where asked.
+
+Headers keep their order, duplicates and `-bin` values; trailers-only stays one header block; resets, GOAWAY and the
+number of streams allowed are carried across. PING is answered on each leg, and frames are cut anew. What the client
+sent and got is told as in the relay lane, by a `Relay` that reads the client's side of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError, TooManyStreamsError
+from h2.settings import SettingCodes, Settings
+
+from app.concurrency.tasks import TaskSet
+from app.loom.call import Direction, Headers
+from app.loom.proxy.answer import trailers_only
+from app.loom.proxy.flow import END_STREAM, Flow
+from app.loom.proxy.framing import PREFACE, Budget, GoawayFilter
+from app.loom.proxy.interception import CallInterception, Interception
+from app.loom.proxy.limits import Limits
+from app.loom.proxy.relay import Relay
+from app.loom.proxy.rewriting import MessageRewriter
+from app.loom.proxy.status import read_request
+
+_log = logging.getLogger(__name__)
+
+GOAWAY: Final = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + (0x7FFFFFFF).to_bytes(4) + bytes(4)
+"""Open no more streams, and finish those that are open: the last id is the highest possible, the code NO_ERROR."""
+
+_NO_REWRITING: Final = frozenset({b"content-length"})
+"""What is left out of headers whose messages may change."""
+
+
+class _Exchange:
+    """A call: its two flows, and what is to be done to it."""
+
+    def __init__(self, stream: int, requests: Flow, responses: Flow, asked: CallInterception | None) -> None:
+        self.stream = stream
+        """The client's."""
+        self.backend_stream: int | None = None
+        self.requests = requests
+        self.responses = responses
+        self.asked = asked
+
+    @property
+    def is_over(self) -> bool:
+        return self.requests.is_over and self.responses.is_over
+
+
+class Interceptor:
+    """One client connection. Without a backend, `answer` is what every call gets."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        to_client: Callable[[bytes], None],
+        to_backend: Callable[[bytes], None] | None,
+        *,
+        limits: Limits,
+        budget: Budget,
+        holds: TaskSet,
+        interception: Interception | None = None,
+        authority: bytes | None = None,
+        answer: Headers = (),
+        on_broken: Callable[[], None],
+    ) -> None:
+        """`authority` takes the place of every call's `:authority`; `on_broken` is called where a peer breaks the
+        protocol, once it has been told."""
+        self._relay = relay
+        self._limits = limits
+        self._budget = budget
+        self._holds = holds
+        self._interception = interception
+        self._authority = authority
+        self._answer = answer
+        self._on_broken = on_broken
+        self._to_client, self._to_backend = to_client, to_backend
+        self._client = _connection(limits, client_side=False)
+        self._backend = _connection(limits, client_side=True)
+        self._client_frames, self._backend_frames = GoawayFilter(skip=len(PREFACE)), GoawayFilter()
+        self._exchanges: dict[int, _Exchange] = {}
+        self._by_backend: dict[int, _Exchange] = {}
+        self._touched: set[_Exchange] = set()
+        self._stuck: set[_Exchange] = set()
+        self._early = bytearray()
+        self._is_started = self._is_asked = self._is_broken = self._has_backend_ended = False
+        self._backend_last: int | None = None
+        self.on_drained: Callable[[], None] = lambda: None
+        """Called once all that came from a backend that has ended has gone on to the client."""
+        self.on_started: Callable[[], None] = lambda: None
+        """Called once the backend has told its settings: until then the client is not to be read."""
+        if to_backend is None:
+            self._start()
+        else:
+            self._backend.initiate_connection()
+            self._backend.increment_flow_control_window(limits.intercepted_bytes - 65_535)
+            self._flush()
+
+    @property
+    def undecided(self) -> int:
+        """Calls whose end has not come from the backend."""
+        return sum(not exchange.responses.is_decided for exchange in self._exchanges.values())
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the client has all that came, of the calls that were answered whole."""
+        return all(not exchange.responses.is_decided for exchange in self._exchanges.values())
+
+    def client_bytes(self, data: bytes) -> None:
+        """From the client. Before the backend has told its settings, kept."""
+        if not self._is_started:
+            self._early += data
+            return
+        self._relay.client_bytes(data)
+        self._read(self._client, self._client_frames, data, self._client_event, self._client_goaway)
+
+    def backend_bytes(self, data: bytes) -> None:
+        """From the backend."""
+        self._read(self._backend, self._backend_frames, data, self._backend_event, self._backend_goaway)
+
+    def backend_ended(self) -> None:
+        """Nothing more comes from it."""
+        self._has_backend_ended = True
+
+    def ask_to_go(self) -> None:
+        """GOAWAY to the client. What is written to it is whole frames and whole header blocks, so it fits anywhere."""
+        if not self._is_asked:
+            self._is_asked = True
+            if self._is_started:
+                self._to_client(GOAWAY)
+
+    def close(self) -> None:
+        """The connection is over."""
+        self._is_broken = True
+        for exchange in self._exchanges.values():
+            exchange.requests.drop()
+            exchange.responses.drop()
+        self._exchanges.clear()
+        self._by_backend.clear()
+        self._stuck.clear()
+
+    def _start(self) -> None:
+        self._is_started = True
+        self.on_started()
+        streams = self._limits.streams
+        if self._to_backend is not None:
+            streams = min(streams, self._backend.remote_settings.max_concurrent_streams)
+        self._client.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = streams
+        self._client.local_settings.acknowledge()
+        self._client.initiate_connection()
+        self._client.increment_flow_control_window(self._limits.intercepted_bytes - 65_535)
+        self._flush()
+        if self._is_asked:
+            self._to_client(GOAWAY)
+        early, self._early = bytes(self._early), bytearray()
+        if early:
+            self.client_bytes(early)
+
+    def _read(
+        self,
+        connection: H2Connection,
+        frames: GoawayFilter,
+        data: bytes,
+        on_event: Callable[[events.Event], None],
+        on_goaway: Callable[[bytes], None],
+    ) -> None:
+        if self._is_broken:
+            return
+        try:
+            data, goaways = frames.feed(data)
+            for event in connection.receive_data(data):
+                on_event(event)
+            for payload in goaways:
+                on_goaway(payload)
+            self._pump()
+        except ProtocolError as error:
+            side = "client" if connection is self._client else "backend"
+            _log.warning("a connection is closed: its %s broke HTTP/2: %s", side, error)
+            self._break()
+        except Exception:  # noqa: BLE001 - one connection's error is to end that connection, and nothing else
+            _log.exception("a connection is closed by an error in the intercept lane")
+            self._break()
+        else:
+            self._flush()
+
+    def _break(self) -> None:
+        self._flush()
+        self.close()
+        self._on_broken()
+
+    def _flush(self) -> None:
+        to_client = self._client.data_to_send()
+        if to_client:
+            self._to_client(to_client)
+            self._relay.backend_bytes(to_client)
+        if self._to_backend is not None and (to_backend := self._backend.data_to_send()):
+            self._to_backend(to_backend)
+
+    def _pump(self) -> None:
+        touched, self._touched = self._touched, set()
+        for exchange in touched:
+            exchange.requests.pump()
+            exchange.responses.pump()
+            if exchange.is_over and self._exchanges.get(exchange.stream) is exchange:
+                self._forget(exchange)
+            elif exchange.requests.is_stuck or exchange.responses.is_stuck:
+                self._stuck.add(exchange)
+            else:
+                self._stuck.discard(exchange)
+        if touched and self._has_backend_ended and self.is_drained:
+            self.on_drained()
+
+    def _forget(self, exchange: _Exchange) -> None:
+        self._exchanges.pop(exchange.stream, None)
+        self._stuck.discard(exchange)
+        if exchange.backend_stream is not None:
+            self._by_backend.pop(exchange.backend_stream, None)
+        exchange.requests.drop()
+        exchange.responses.drop()
+
+    def _client_event(self, event: events.Event) -> None:
+        if isinstance(event, events.RequestReceived):
+            self._request(event)
+        else:
+            self._event(event, self._exchanges, lambda exchange: exchange.requests, self._cancelled)
+
+    def _backend_event(self, event: events.Event) -> None:
+        if isinstance(event, events.RemoteSettingsChanged):
+            self._settings(event)
+        elif isinstance(event, events.InformationalResponseReceived | events.ResponseReceived):
+            exchange = self._by_backend.get(event.stream_id or 0)
+            if exchange is not None:
+                self._response(exchange, event)
+        else:
+            self._event(event, self._by_backend, lambda exchange: exchange.responses, self._reset_by_backend)
+
+    def _event(
+        self,
+        event: events.Event,
+        exchanges: dict[int, _Exchange],
+        flow_of: Callable[[_Exchange], Flow],
+        on_reset: Callable[[_Exchange, int], None],
+    ) -> None:
+        stream = getattr(event, "stream_id", None)
+        if isinstance(event, events.RemoteSettingsChanged) or (isinstance(event, events.WindowUpdated) and not stream):
+            self._touched |= self._stuck
+            return
+        exchange = exchanges.get(stream or 0)
+        if exchange is None:
+            if isinstance(event, events.DataReceived):  # of a call that is over
+                connection = self._client if exchanges is self._exchanges else self._backend
+                connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+            return
+        self._touched.add(exchange)
+        flow = flow_of(exchange)
+        if isinstance(event, events.DataReceived):
+            flow.take(event.data or b"", event.flow_controlled_length or 0)
+            if event.stream_ended is not None:
+                flow.end = END_STREAM
+        elif isinstance(event, events.TrailersReceived):
+            flow.end = _headers(event.headers)
+        elif isinstance(event, events.StreamEnded):
+            flow.end = END_STREAM if flow.end is None else flow.end
+        elif isinstance(event, events.StreamReset):
+            on_reset(exchange, int(event.error_code or 0))
+
+    def _request(self, event: events.RequestReceived) -> None:
+        stream, headers = event.stream_id or 0, _headers(event.headers)
+        if self._answer:
+            self._reply(stream, self._answer, is_ended=event.stream_ended is not None)
+            return
+        if self._is_refused():
+            self._client.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            return
+        asked = None
+        if self._interception is not None:
+            asked = self._interception.for_call(self._relay.call_number(stream), read_request(headers).method)
+        requests = Flow(self._client, stream, self._backend)
+        exchange = _Exchange(stream, requests, Flow(self._backend, None, self._client), asked)
+        self._exchanges[stream] = exchange
+        if event.stream_ended is not None:
+            requests.end = END_STREAM
+        hold = None if asked is None else asked.hold
+        if hold is None or self._holds.start(self._hold(exchange, headers, hold)) is None:
+            self._open(exchange, headers)
+
+    async def _hold(self, exchange: _Exchange, headers: Headers, hold: Callable[[], Any]) -> None:
+        await hold()
+        if self._exchanges.get(exchange.stream) is not exchange:
+            return  # the client has left meanwhile
+        try:
+            if self._is_refused():
+                self._refuse(exchange)
+            else:
+                self._open(exchange, headers)
+            self._pump()
+        except ProtocolError as error:
+            _log.warning("a connection is closed: a call that was held could not go on: %s", error)
+            self._break()
+        else:
+            self._flush()
+
+    def _open(self, exchange: _Exchange, headers: Headers) -> None:
+        """The call goes on to the backend, or is aborted."""
+        asked = exchange.asked
+        if asked is not None and asked.abort is not None:
+            self._forget(exchange)
+            self._reply(exchange.stream, trailers_only(*asked.abort), is_ended=exchange.requests.end is not None)
+            return
+        self._rewrite(exchange, Direction.REQUEST, headers)
+        headers = self._edited(exchange, Direction.REQUEST, headers)
+        if self._authority is not None:
+            headers = tuple((name, self._authority if name == b":authority" else value) for name, value in headers)
+        stream = self._backend.get_next_available_stream_id()
+        is_end = exchange.requests.end == END_STREAM and exchange.requests.is_empty
+        try:
+            self._backend.send_headers(stream, headers, end_stream=is_end)
+        except TooManyStreamsError:  # one that has ended for the client is still under way behind
+            self._refuse(exchange)
+            return
+        exchange.backend_stream = stream
+        self._by_backend[stream] = exchange
+        exchange.responses.come_from(stream)
+        exchange.requests.open_to(stream, is_over=is_end)
+        self._touched.add(exchange)
+
+    def _response(
+        self, exchange: _Exchange, event: events.InformationalResponseReceived | events.ResponseReceived
+    ) -> None:
+        headers = _headers(event.headers)
+        is_end = isinstance(event, events.ResponseReceived) and event.stream_ended is not None
+        if isinstance(event, events.ResponseReceived):
+            self._rewrite(exchange, Direction.RESPONSE, headers)
+            headers = self._edited(exchange, Direction.RESPONSE, headers)
+        self._touched.add(exchange)
+        self._client.send_headers(exchange.stream, headers, end_stream=is_end)
+        if is_end:
+            exchange.responses.end = END_STREAM
+        if isinstance(event, events.ResponseReceived):
+            exchange.responses.open_to(exchange.stream, is_over=is_end)
+
+    def _cancelled(self, exchange: _Exchange, code: int) -> None:
+        self._forget(exchange)
+        if exchange.backend_stream is not None:
+            _reset(self._backend, exchange.backend_stream, code)
+
+    def _reset_by_backend(self, exchange: _Exchange, code: int) -> None:
+        exchange.requests.drop()
+        if exchange.responses.is_open and not exchange.responses.is_over:
+            exchange.responses.reset_after(code)  # what came before it goes on before it
+        else:
+            self._forget(exchange)
+            _reset(self._client, exchange.stream, code)
+
+    def _settings(self, event: events.RemoteSettingsChanged) -> None:
+        if not self._is_started:
+            self._start()
+        elif SettingCodes.MAX_CONCURRENT_STREAMS in event.changed_settings:
+            streams = min(self._limits.streams, self._backend.remote_settings.max_concurrent_streams)
+            self._client.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
+        self._touched |= self._stuck
+
+    def _client_goaway(self, payload: bytes) -> None:
+        """It opens no more, and ends the connection when it is done."""
+
+    def _backend_goaway(self, payload: bytes) -> None:
+        last = int.from_bytes(payload[:4]) & 0x7FFFFFFF
+        self._backend_last = last
+        self.ask_to_go()
+        for exchange in list(self._exchanges.values()):
+            if exchange.backend_stream is not None and exchange.backend_stream > last:
+                self._refuse(exchange)
+
+    def _is_refused(self) -> bool:
+        return self._has_backend_ended or (
+            self._backend_last is not None and self._backend.get_next_available_stream_id() > self._backend_last
+        )
+
+    def _refuse(self, exchange: _Exchange) -> None:
+        """Not processed: clients may send it again elsewhere."""
+        self._forget(exchange)
+        _reset(self._client, exchange.stream, ErrorCodes.REFUSED_STREAM)
+
+    def _reply(self, stream: int, headers: Headers, *, is_ended: bool) -> None:
+        self._client.send_headers(stream, headers, end_stream=True)
+        if not is_ended:
+            self._client.reset_stream(stream, ErrorCodes.NO_ERROR)  # the rest of the request is not wanted
+
+    def _edited(self, exchange: _Exchange, direction: Direction, headers: Headers) -> Headers:
+        asked = exchange.asked
+        if asked is None:
+            return headers
+        headers = asked.headers(direction, headers)
+        if asked.rewrites(direction):
+            headers = tuple(pair for pair in headers if pair[0] not in _NO_REWRITING)
+        return headers
+
+    def _rewrite(self, exchange: _Exchange, direction: Direction, headers: Headers) -> None:
+        """Have messages that way rewritten, where that is asked for."""
+        asked = exchange.asked
+        if asked is None or not asked.rewrites(direction):
+            return
+        flow = exchange.requests if direction is Direction.REQUEST else exchange.responses
+        flow.rewriter = MessageRewriter(
+            partial(asked.message, direction),
+            partial(asked.left, direction),
+            encoding=dict(reversed(headers)).get(b"grpc-encoding", b""),
+            max_bytes=self._limits.rewritten_bytes,
+            budget=self._budget,
+        )
+
+
+def _connection(limits: Limits, *, client_side: bool) -> H2Connection:
+    connection = H2Connection(
+        H2Configuration(
+            client_side=client_side,
+            header_encoding=None,
+            validate_inbound_headers=False,
+            normalize_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+    )
+    settings = {SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_block_bytes}
+    if client_side:
+        settings[SettingCodes.ENABLE_PUSH] = 0
+    connection.local_settings = Settings(client=client_side, initial_values=settings)
+    connection.decoder.max_header_list_size = limits.header_block_bytes
+    return connection
+
+
+def _headers(received: Iterable[Any] | None) -> Headers:
+    return tuple(received or ())
+
+
+def _reset(connection: H2Connection, stream: int, code: int) -> None:
+    try:
+        connection.reset_stream(stream, code)
+    except ProtocolError:
+        return  # it is closed already
