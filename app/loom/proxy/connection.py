@@ -216,7 +216,11 @@ class Connection:
         self.client.intercept(None, lane.client_bytes)
         greeting, self._greeting = self._greeting, b""
         self.client.data_received(greeting)
-        lane.ask_to_go()
+        self._set_timer(RETRY_S, self._dismiss)
+
+    def _dismiss(self) -> None:
+        """Enough was answered on this connection."""
+        self.ask_to_go()
         self._set_timer(RETRY_S, self.close)
 
     def _intercept(self, backend: BackendLeg, relay: Relay) -> None:

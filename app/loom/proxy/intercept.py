@@ -7,6 +7,7 @@ sent and got is told as in the relay lane, by a `Relay` that reads the client's 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,7 +17,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, TooManyStreamsError
+from h2.exceptions import ProtocolError, StreamClosedError, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
 
 from app.concurrency.tasks import TaskSet
@@ -183,7 +184,7 @@ class Interceptor:
             self._pump()
         except ProtocolError as error:
             side = "client" if connection is self._client else "backend"
-            _log.warning("a connection is closed: its %s broke HTTP/2: %s", side, error)
+            _log.warning("a connection is closed: its %s broke HTTP/2: %s: %s", side, type(error).__name__, error)
             self._break()
         except Exception:  # noqa: BLE001 - one connection's error is to end that connection, and nothing else
             _log.exception("a connection is closed by an error in the intercept lane")
@@ -275,10 +276,11 @@ class Interceptor:
     def _request(self, event: events.RequestReceived) -> None:
         stream, headers = event.stream_id or 0, _headers(event.headers)
         if self._answer:
-            self._reply(stream, self._answer, is_ended=event.stream_ended is not None)
+            self._reply(stream, self._answer)
+            self.ask_to_go()  # for the next call there may be a backend
             return
         if self._is_refused():
-            self._client.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            _reset(self._client, stream, ErrorCodes.REFUSED_STREAM)
             return
         asked = None
         if self._interception is not None:
@@ -313,7 +315,7 @@ class Interceptor:
         asked = exchange.asked
         if asked is not None and asked.abort is not None:
             self._forget(exchange)
-            self._reply(exchange.stream, trailers_only(*asked.abort), is_ended=exchange.requests.end is not None)
+            self._reply(exchange.stream, trailers_only(*asked.abort))
             return
         self._rewrite(exchange, Direction.REQUEST, headers)
         headers = self._edited(exchange, Direction.REQUEST, headers)
@@ -389,10 +391,10 @@ class Interceptor:
         self._forget(exchange)
         _reset(self._client, exchange.stream, ErrorCodes.REFUSED_STREAM)
 
-    def _reply(self, stream: int, headers: Headers, *, is_ended: bool) -> None:
-        self._client.send_headers(stream, headers, end_stream=True)
-        if not is_ended:
-            self._client.reset_stream(stream, ErrorCodes.NO_ERROR)  # the rest of the request is not wanted
+    def _reply(self, stream: int, headers: Headers) -> None:
+        with contextlib.suppress(StreamClosedError):  # it may have been cancelled right behind
+            self._client.send_headers(stream, headers, end_stream=True)
+        _reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted
 
     def _edited(self, exchange: _Exchange, direction: Direction, headers: Headers) -> Headers:
         asked = exchange.asked
@@ -442,7 +444,5 @@ def _headers(received: Iterable[Any] | None) -> Headers:
 
 
 def _reset(connection: H2Connection, stream: int, code: int) -> None:
-    try:
+    with contextlib.suppress(StreamClosedError):  # it may be closed already
         connection.reset_stream(stream, code)
-    except ProtocolError:
-        return  # it is closed already
