@@ -17,8 +17,6 @@ from app.client.template import News
 from app.proto.template.v1.template_pb2 import SyncTemplatesRequest, SyncTemplatesResponse
 
 Allot = Callable[[], float | None]
-STATUS_LOST = "Internal error from Core"
-"""What grpc.aio makes of the service's own status where a request is sent just as the service ends the stream."""
 ENDED = UnavailableError(grpc.StatusCode.UNAVAILABLE, "the service has ended the stream")
 
 
@@ -109,7 +107,7 @@ class Sync:
                 self._take(message)
             self._end(ENDED)
         except grpc.aio.AioRpcError as error:
-            self._end(ENDED if error.details() == STATUS_LOST else call_error(error))
+            self._end(call_error(error))
 
     async def _write(self) -> None:
         # In a task of its own: gRPC sends one message at a time, and ends the call of a write that is cancelled.

@@ -19,6 +19,7 @@ from app.client.channel import Metadata, metadata, open_channel
 from app.client.endpoint import DEFAULT_TARGET, Endpoint
 from app.client.errors import DeadlineExceededError, call_error
 from app.client.imports import batches
+from app.client.status import told_whole
 from app.client.sync import Sync
 from app.client.template import Details, Imported, News, Template
 from app.client.watch import follow
@@ -165,7 +166,7 @@ class TemplateClient:
         """Gets and changing subscriptions on one stream, each request of which may take `timeout_s` seconds."""
         route = self._route()
         return Sync(
-            lambda: route.stub.SyncTemplates(timeout=_allotted(None), metadata=route.metadata),
+            lambda: told_whole(route.stub.SyncTemplates(timeout=_allotted(None), metadata=route.metadata)),
             lambda: _allotted(self._timeout_s if timeout_s is None else timeout_s),
         )
 
@@ -182,7 +183,7 @@ class TemplateClient:
         nothing is imported. `timeout_s` bounds the whole.
         """
         route = self._route()
-        call = route.stub.ImportTemplates(timeout=_allotted(timeout_s), metadata=route.metadata)
+        call = told_whole(route.stub.ImportTemplates(timeout=_allotted(timeout_s), metadata=route.metadata))
         sending = asyncio.create_task(_send(call, batches(templates, request_id or _made_id())))
         answer = asyncio.create_task(_outcome(route, call))
         try:
