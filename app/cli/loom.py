@@ -49,8 +49,11 @@ def loom(
         typer.Option(metavar="HOST:PORT", help="The gRPC server behind it; of a name's addresses each has its turn."),
     ] = "localhost:50051",
     ui: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where /health, /live, /ready and /metrics are.")
+        str, typer.Option(metavar="HOST:PORT", help="Where the inspector, the probes and the metrics are.")
     ] = "127.0.0.1:9998",
+    ui_open: Annotated[
+        bool, typer.Option("--ui-open", help="Ask for no token off loopback: only loopback publishes the --ui port.")
+    ] = False,
     tls_cert: Annotated[Path | None, _file("Speak TLS with clients: the certificate.")] = None,
     tls_key: Annotated[Path | None, _file("Its key, without a password.")] = None,
     tls_client_ca: Annotated[Path | None, _file("Clients must show a certificate of this authority.")] = None,
@@ -117,6 +120,7 @@ def loom(
             backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
         ),
         stop_s=stop_s,
+        is_ui_open=ui_open,
         capture=CaptureConfig(
             session=_session(session),
             redact=tuple(redact or ()),
@@ -157,10 +161,12 @@ def _signalled(asked: asyncio.Event, task: asyncio.Task[None] | None) -> None:
 def _announce(loom: Loom, config: Config, json_line: bool) -> None:
     if json_line:
         document = {"listen": str(loom.listen), "ui": f"http://{loom.ui}", "backend": str(config.backend)}
+        if loom.token is not None:
+            document["token"] = loom.token
         print(json.dumps({**document, "pid": os.getpid()}), flush=True)
     else:
         _log.info(
-            "gRPC clients connect to %s, behind it is %s; probes on http://%s", loom.listen, config.backend, loom.ui
+            "gRPC clients connect to %s, behind it is %s; see their calls at %s", loom.listen, config.backend, loom.link
         )
 
 

@@ -9,6 +9,8 @@ The map, from the wire up:
   accepts, drains and stops, `upstream` dials the backend, `link` puts a circuit breaker before it, `tls` makes the
   contexts of both legs. `intercept` is the other lane, for what is to be changed or answered: `flow` is one direction
   of a call in it, `rewriting` changes messages, `answer` writes Loom's own answers, `interception` is whom it asks.
+- `capture` wires what is kept of them: `recording` has the sinks, `schema` explains messages, by reflection through a
+  `tunnel` to the backend. `inspector` shows it over HTTP, `grpcurl` makes a call's command.
 - `metrics` counts what `proxy` tells of, `probes` answers /live, /ready, /health and /metrics, and `bootstrap` plugs it
   all together.
 

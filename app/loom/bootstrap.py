@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
 
 from app.loom.capture import Capture, CaptureConfig, CountedAndRecorded, capturing
-from app.loom.probes import Health, probes_app
+from app.loom.grpcurl import Target
+from app.loom.inspector.app import inspector
+from app.loom.inspector.guard import Guard, is_loopback
+from app.loom.inspector.stats import Stats
+from app.loom.inspector.views import Views
+from app.loom.probes import Health, probes
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.server import Proxy
 from app.loom.proxy.upstream import Upstream
@@ -50,6 +57,8 @@ class Config:
     backend_tls: ssl.SSLContext | None = None
     stop_s: float = 30.0
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    is_ui_open: bool = False
+    """Whether the inspector asks for no token off loopback: only loopback publishes its port."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -60,6 +69,13 @@ class Loom:
     listen: HostPort
     ui: HostPort
     capture: Capture
+    token: str | None = None
+    """What the inspector asks for, where it listens off loopback."""
+
+    @property
+    def link(self) -> str:
+        """Where a browser sees the calls."""
+        return f"http://{self.ui}/" + (f"?token={self.token}" if self.token else "")
 
 
 class _Server(uvicorn.Server):
@@ -87,14 +103,19 @@ async def running(config: Config) -> AsyncIterator[Loom]:
     proxy = Proxy(upstream, metrics, limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(config.ui)))
-        capture = await stack.enter_async_context(capturing(config.capture, upstream, metrics))
+        capture = await stack.enter_async_context(capturing(config.capture, upstream, metrics, [stats := Stats()]))
         try:
             port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
         except OSError as error:
             raise ListenError(f"can't listen on {config.listen}: {error.strerror or error}") from error
+        listen = HostPort(config.listen.host, port)
+        thread = ThreadPoolExecutor(1, "loom-inspector")
+        stack.callback(thread.shutdown, wait=False, cancel_futures=True)
+        views = Views(capture.schemas, Target(str(listen), tls=config.listen_tls is not None))
+        token = None if config.is_ui_open or is_loopback(str(config.ui)) else secrets.token_urlsafe(24)
         server = _Server(
             uvicorn.Config(
-                probes_app(health, metrics),
+                Guard(inspector(capture, views, stats, probes(health, metrics), thread), token=token),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -108,7 +129,7 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
                 await asyncio.sleep(0.005)
             ui = HostPort(config.ui.host, listener.getsockname()[1])
-            yield Loom(HostPort(config.listen.host, port), ui, capture)
+            yield Loom(listen, ui, capture, token)
         finally:
             health.is_stopping = True
             await proxy.stop(config.stop_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -93,8 +92,3 @@ def probes(health: Health, metrics: LoomMetrics) -> list[Route]:
         "/metrics": exposition,
     }
     return [Route(path, handler) for path, handler in handlers.items()]
-
-
-def probes_app(health: Health, metrics: LoomMetrics) -> Starlette:
-    """An application of the probes alone."""
-    return Starlette(routes=probes(health, metrics))

@@ -1,0 +1,215 @@
+"""The inspector's routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from app.loom.call import StreamKind
+from app.loom.capture import Capture
+from app.loom.inspector.stats import Stats
+from app.loom.inspector.views import Views
+from app.loom.recording.feed import Subscriber, TooManySubscribersError
+from app.loom.recording.lines import to_fields
+from app.loom.recording.record import Record
+from app.loom.schema.schema import Schema
+
+HEARTBEAT_S: Final = 10.0
+"""A stream that has nothing to tell says so that often, so that both ends notice when the other is gone."""
+MAX_PAGE: Final = 500
+MAX_EDIT_BYTES: Final = 16 << 20
+MAX_QUERY: Final = 200
+"""Characters that are looked for."""
+_UTF8: Final = ("utf-8", "backslashreplace")
+
+Replay = Callable[[Record, Any], Awaitable[Mapping[str, Any]]]
+"""Makes a recorded call again, edited as the second argument (the request's JSON body, or `None`) says; returns what
+the page shows. Raises `ValueError` for an edit that does not fit."""
+State = Callable[[], Mapping[str, Any]]
+"""What else there is to know: the breaker's state, the rules."""
+
+
+def inspector(
+    capture: Capture,
+    views: Views,
+    stats: Stats,
+    routes: list[Route],
+    thread: Executor,
+    *,
+    replay: Replay | None = None,
+    state: State = dict,
+) -> Starlette:
+    """The application, without its guard. `routes` are those of the probes. `thread` does what takes
+    long; with one worker, whoever asks for much waits for himself. Replaying is there where `replay` is."""
+    ring, feed = capture.ring, capture.feed
+
+    async def aside(work: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
+
+    def record(request: Request) -> Record:
+        found = ring.get(request.path_params["id"])
+        if found is None:
+            raise HTTPException(404, "no such call is kept: the oldest go first, and clearing forgets all")
+        return found
+
+    async def page(_: Request) -> Response:
+        return PlainTextResponse("Loom: its calls are at /api/calls, /api/stream, /api/methods and /api/state\n")
+
+    async def calls(request: Request) -> Response:
+        limit = _limit(request)
+        found = ring.newest_first()
+        before = request.query_params.get("before")
+        if before is not None:
+            ids = [each.id for each in found]
+            if before not in ids:
+                raise HTTPException(404, "the call that 'before' names is not kept any more; begin anew")
+            found = found[ids.index(before) + 1 :]
+        rows = [views.row(each) for each in found[:limit]]
+        following = rows[-1]["id"] if len(found) > limit else None
+        return JSONResponse({"calls": rows, "next": following, "kept": len(ring), "evicted": ring.evicted})
+
+    async def call(request: Request) -> Response:
+        found = record(request)
+        schema = views.schema(found)
+        body: bytes = await aside(lambda: json.dumps(views.detail(found, schema), ensure_ascii=False).encode(*_UTF8))
+        return Response(body, media_type="application/json")
+
+    async def search(request: Request) -> Response:
+        wanted = {name: request.query_params.get(name, "").casefold() for name in ("body", "metadata")}
+        if not any(wanted.values()) or max(map(len, wanted.values())) > MAX_QUERY:
+            raise HTTPException(400, f"'body' or 'metadata' is wanted, of {MAX_QUERY} characters at most")
+        # One at a time, so that others have their turn between.
+        kept = ring.newest_first()
+        found = [each.id for each in kept if await aside(_matches, views, each, views.schema(each), wanted)]
+        return JSONResponse({"ids": found})
+
+    async def stream(_: Request) -> Response:
+        try:
+            subscriber = feed.subscribe()
+        except TooManySubscribersError as error:
+            raise HTTPException(503, str(error)) from error
+        return StreamingResponse(_events(subscriber, views), media_type="text/event-stream")
+
+    async def clear(_: Request) -> Response:
+        ring.clear()
+        return JSONResponse({"kept": len(ring)})
+
+    async def export(_: Request) -> Response:
+        async def lines() -> AsyncIterator[bytes]:
+            for each in reversed(ring.newest_first()):
+                yield await aside(_line, views, each, views.schema(each))
+
+        disposition = {"content-disposition": 'attachment; filename="loom.ndjson"'}
+        return StreamingResponse(lines(), media_type="application/x-ndjson", headers=disposition)
+
+    async def methods(_: Request) -> Response:
+        return JSONResponse(stats.document())
+
+    async def whole(_: Request) -> Response:
+        return JSONResponse(
+            {
+                "kept": len(ring),
+                "keptBytes": ring.size_bytes,
+                "evicted": ring.evicted,
+                "live": capture.recorder.live,
+                "watching": len(feed),
+                "dropped": {
+                    "recorder": capture.recorder.dropped,
+                    "feed": feed.left_out,
+                    "session": None if capture.session is None else capture.session.dropped,
+                },
+                "schemaProblem": capture.schemas.problem,
+                "canReplay": replay is not None,
+                **state(),
+            }
+        )
+
+    async def again(request: Request) -> Response:
+        found = record(request)
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_EDIT_BYTES:
+                raise HTTPException(413, f"an edited call has {MAX_EDIT_BYTES >> 20} MiB at most")
+        try:
+            edited = json.loads(body) if body else None
+            shown = await replay(found, edited) if replay else {}
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        return JSONResponse(shown)
+
+    own = [
+        Route("/", page),
+        Route("/api/calls", calls),
+        Route("/api/calls/{id}", call),
+        Route("/api/search", search),
+        Route("/api/stream", stream),
+        Route("/api/clear", clear, methods=["POST"]),
+        Route("/api/export", export),
+        Route("/api/methods", methods),
+        Route("/api/state", whole),
+        *([Route("/api/replay/{id}", again, methods=["POST"])] if replay else []),
+    ]
+    return Starlette(routes=[*routes, *own], exception_handlers={HTTPException: _failed})
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", str(MAX_PAGE))
+    if not text.isascii() or not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise HTTPException(400, f"limit: {text[:40]!r} is no number from 1 to {MAX_PAGE}")
+    return min(int(text), MAX_PAGE)
+
+
+async def _events(subscriber: Subscriber, views: Views) -> AsyncIterator[bytes]:
+    """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `calls`, with rows that are
+    new or have changed, and how many more there were; comments while there is nothing."""
+    async with subscriber:
+        yield b": watching\n\n"
+        while True:
+            try:
+                batch = await asyncio.wait_for(anext(subscriber), HEARTBEAT_S)
+            except TimeoutError:
+                yield b": nothing new\n\n"
+                continue
+            except StopAsyncIteration:
+                return
+            rows = [views.row(each) for each in batch.records]
+            document = json.dumps({"calls": rows, "leftOut": batch.left_out}, separators=(",", ":"))
+            yield f"event: calls\ndata: {document}\n\n".encode()
+
+
+def _matches(views: Views, record: Record, schema: Schema | None, wanted: Mapping[str, str]) -> bool:
+    if metadata := wanted["metadata"]:
+        headers = (*record.headers, *record.response_headers, *(record.ended.trailers if record.ended else ()))
+        lines = (f"{name.decode('latin-1')}: {value.decode('utf-8', 'replace')}" for name, value in headers)
+        if not any(metadata in line.casefold() for line in lines):
+            return False
+    body = wanted["body"]
+    return not body or body in json.dumps(views.texts(record, schema), ensure_ascii=False).casefold()
+
+
+def _line(views: Views, record: Record, schema: Schema | None) -> bytes:
+    detail = views.detail(record, schema)
+    fields = to_fields(record, StreamKind(detail["streamKind"]))
+    decoded = {(each["direction"], each["index"]): each for each in detail["messages"]}
+    for direction in ("request", "response"):
+        for message in fields[direction]:
+            shown = decoded.get((direction, message["index"]), {})
+            if "json" in shown:
+                message["json"] = json.dumps(shown["json"], ensure_ascii=False)
+    return json.dumps(fields, ensure_ascii=False).encode(*_UTF8) + b"\n"
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, status_code=error.status_code)
+    return JSONResponse({"error": "the inspector failed; its log says why"}, status_code=500)

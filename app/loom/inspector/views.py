@@ -1,0 +1,185 @@
+"""Records as JSON: a row for the list, and all of a call for its page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from app.loom.call import Direction, Headers, StreamKind, binary_value
+from app.loom.capture import declared_kind
+from app.loom.grpcurl import Target, command
+from app.loom.recording.record import Kept, Record
+from app.loom.schema.cache import SchemaCache
+from app.loom.schema.errors import TranscodeError
+from app.loom.schema.schema import Schema
+from app.loom.schema.schemaless import describe
+from app.loom.schema.transcoder import status_details, to_json
+
+MAX_SHOWN_BYTES: Final = 4 << 20
+"""Of one call's messages, decoded for its page; what is past it is shown by its size alone."""
+MAX_RAW_BYTES: Final = 64 << 10
+"""Of one message, as hexadecimal digits."""
+MAX_DECOMPRESSED_BYTES: Final = 8 << 20
+
+
+class Views:
+    """What records look like to those who ask."""
+
+    def __init__(self, schemas: SchemaCache, target: Target) -> None:
+        """`target` is where a grpcurl command calls."""
+        self._schemas = schemas
+        self._target = target
+
+    def schema(self, record: Record) -> Schema | None:
+        """The one that it was recorded under, else what is known now. To be asked on the event loop."""
+        if record.schema is not None:
+            return self._schemas.by_hash(record.schema)
+        return self._schemas.current()
+
+    def row(self, record: Record) -> dict[str, Any]:
+        """What the list shows. Costs little: nothing is decoded."""
+        started, ended, herd = record.started, record.ended, record.herd
+        row: dict[str, Any] = {
+            "id": record.id,
+            "timestamp": _timestamp(started.wall),
+            "method": started.method,
+            "streamKind": self._kind(record).value,
+            "peer": started.peer,
+            "live": ended is None,
+            "requests": record.requests,
+            "responses": record.responses,
+            "statusName": None,
+            "durationMs": None,
+        }
+        if ended is not None:
+            row |= {
+                "statusName": "UNSEEN" if ended.status is None else ended.status.name,
+                "durationMs": round((ended.at - started.at) * 1e3, 3),
+                "grpcMessage": ended.message,
+            }
+        if herd is not None and herd.calls > 1:
+            row["duplicates"] = {"herd": herd.number, "calls": herd.calls, "totalMs": round(herd.seconds * 1e3, 3)}
+        return row
+
+    def detail(self, record: Record, schema: Schema | None) -> dict[str, Any]:
+        """All of it, decoded. Takes its time, and may be made in any thread."""
+        started, ended = record.started, record.ended
+        encodings = {
+            Direction.REQUEST: _value(record.headers, b"grpc-encoding"),
+            Direction.RESPONSE: _value(record.response_headers, b"grpc-encoding"),
+        }
+        messages, left = [], MAX_SHOWN_BYTES
+        for kept in list(record.messages):
+            left -= len(kept.data)
+            messages.append(self._message(kept, record, schema, encodings[kept.direction], is_shown=left >= 0))
+        detail = self.row(record) | {
+            "authority": started.authority,
+            "timeoutMs": None if started.timeout_s is None else round(started.timeout_s * 1e3, 3),
+            "schema": None if schema is None else schema.hash,
+            "isDecodedBySchema": schema is not None and schema.method(started.method) is not None,
+            "messages": messages,
+            "messagesLeftOut": record.left_out,
+            "metadata": _pairs(record.headers),
+            "responseMetadata": _pairs(record.response_headers),
+            "grpcurl": self._grpcurl(record, messages),
+        }
+        if ended is not None:
+            detail |= {
+                "statusCode": None if ended.status is None else ended.status.value,
+                "ending": ended.ending.value,
+                "trailers": _pairs(ended.trailers),
+                "statusDetails": _details(ended.trailers, schema),
+                "httpStatus": ended.http_status,
+                "resetCode": ended.reset_code,
+            }
+        return detail
+
+    def texts(self, record: Record, schema: Schema | None) -> list[Any]:
+        """Its messages as they are shown, for those who search in them; as slow as `detail`."""
+        return [message.get("json", message.get("fields")) for message in self.detail(record, schema)["messages"]]
+
+    def _kind(self, record: Record) -> StreamKind:
+        schema = None if record.schema is None else self._schemas.by_hash(record.schema)
+        return declared_kind(record, schema)
+
+    def _message(
+        self, kept: Kept, record: Record, schema: Schema | None, encoding: bytes, *, is_shown: bool
+    ) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "direction": kept.direction.value,
+            "index": kept.position,
+            "atMs": round(kept.at_s * 1e3, 3),
+            "size": kept.size,
+            "compressed": kept.compressed,
+        }
+        if not is_shown:
+            return shown | {"problem": f"not shown: over {MAX_SHOWN_BYTES >> 20} MiB of messages come before it"}
+        shown["raw"] = kept.data[:MAX_RAW_BYTES].hex()
+        if len(kept.data) < kept.size:
+            return shown | {"cut": True, "problem": f"only the first {len(kept.data)} bytes were kept"}
+        data: bytes | None = kept.data
+        if kept.compressed:
+            data = decompressed(kept.data, encoding)
+            if data is None:
+                return shown | {"problem": f"compressed by {encoding.decode('latin-1') or 'nothing known'}, not shown"}
+        return shown | _decoded(data or b"", kept.direction, record.started.method, schema)
+
+    def _grpcurl(self, record: Record, messages: Sequence[Mapping[str, Any]]) -> str | None:
+        """`None` where a request can't be written as JSON."""
+        requests = [message for message in messages if message["direction"] == Direction.REQUEST.value]
+        if any("json" not in message for message in requests) or len(requests) < record.requests:
+            return None
+        bodies = [message["json"] for message in requests]
+        return command(record.started.method, bodies, record.headers, self._target, record.started.timeout_s)
+
+
+def decompressed(data: bytes, encoding: bytes) -> bytes | None:
+    """A message as it was before `grpc-encoding`; `None` where that is none of gRPC's, or it is too large."""
+    if encoding not in (b"gzip", b"deflate"):
+        return None
+    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
+    try:
+        plain = inflate.decompress(data, MAX_DECOMPRESSED_BYTES)
+    except zlib.error:
+        return None
+    return plain if inflate.eof else None
+
+
+def _decoded(data: bytes, direction: Direction, path: str, schema: Schema | None) -> dict[str, Any]:
+    method = None if schema is None else schema.method(path)
+    problem = "no schema: fields are shown by their numbers"
+    if schema is not None and method is not None:
+        try:
+            return {"json": to_json(data, method.input if direction is Direction.REQUEST else method.output, schema)}
+        except (TranscodeError, RecursionError) as error:
+            problem = str(error) or "nested too deeply"
+    fields = describe(data)
+    if fields is None:
+        return {"problem": "neither its type's nor any message of protobuf", "base64": base64.b64encode(data).decode()}
+    return {"fields": fields, "problem": problem}
+
+
+def _details(trailers: Headers, schema: Schema | None) -> Any:
+    sent = _value(trailers, b"grpc-status-details-bin")
+    if not sent:
+        return None
+    try:
+        return status_details(binary_value(sent), schema or Schema([]))
+    except (TranscodeError, ValueError, binascii.Error):
+        return {"problem": "no google.rpc.Status", "raw": sent.decode("latin-1")}
+
+
+def _pairs(headers: Headers) -> list[list[str]]:
+    return [[name.decode("latin-1"), value.decode("utf-8", "backslashreplace")] for name, value in headers]
+
+
+def _value(headers: Headers, name: bytes) -> bytes:
+    return next((value for each, value in headers if each == name), b"")
+
+
+def _timestamp(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
