@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from app.cli import loom_session
 from app.cli.failure import CommandError
 from app.cli.loom_flags import from_file, show_version
 from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
@@ -91,6 +92,23 @@ def loom(
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
     ] = False,
+    replay: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Make a session's calls again, at the backend, and end; a session's name too."
+        ),
+    ] = "",
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What --replay sends instead of what was recorded. Repeatable."),
+    ] = None,
+    export: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Print a session decoded, one line of JSON a call, and end; by its name too."
+        ),
+    ] = "",
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, whatever the terminal.")] = False,
     config_file: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +123,10 @@ def loom(
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Pass gRPC calls through to a backend, unchanged, and count them, until SIGTERM or Ctrl-C."""
+    """Pass gRPC calls through to a backend, unchanged, and record them, until SIGTERM or Ctrl-C.
+
+    Exit status: 0 all well; 1 it failed, or a replayed call came out otherwise; 2 wrong flags.
+    """
     if log.lower() not in ("debug", "info", "warning", "error"):
         raise CommandError(f"--log: {log!r} is no level; debug, info, warning and error are", status=2)
     logs.configure("debug" if verbose else log)
@@ -128,6 +149,16 @@ def loom(
             schema=_schema(proto_dir, descriptor_set),
         ),
     )
+    if replay and export:
+        raise CommandError("--replay and --export exclude each other", status=2)
+    if export:
+        loom_session.export(export, config.capture.schema)
+        return
+    given = loom_session.given_metadata(metadata or ())
+    if replay:
+        if not loom_session.replay_file(replay, config, given, no_color=no_color, as_json=json_line):
+            raise typer.Exit(1)
+        return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             # The second signal cancels it, and nothing else does.

@@ -28,20 +28,33 @@ async def channel(upstream: Upstream) -> AsyncIterator[grpc.aio.Channel]:
     calls' leg does (an authority of its own, a client certificate, no verification), this does too. Raises `OSError`
     where the socket can't be made.
     """
+    async with _listening(upstream) as (target, options), grpc.aio.insecure_channel(target, options=options) as made:
+        yield made
+
+
+@asynccontextmanager
+async def blocking_channel(upstream: Upstream) -> AsyncIterator[grpc.Channel]:
+    """The same, for threads. Nothing may wait for it on the event loop, which the tunnel runs on."""
+    async with _listening(upstream) as (target, options):
+        with grpc.insecure_channel(target, options=options) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _listening(upstream: Upstream) -> AsyncIterator[tuple[str, list[tuple[str, str | int]]]]:
     loop = asyncio.get_running_loop()
     ends: set[_End] = set()
     dials = TaskSet(limit=MAX_CONNECTIONS)
     with tempfile.TemporaryDirectory(prefix="loom-") as folder:  # of mode 0700
         path = os.path.join(folder, "s")  # noqa: PTH118 - short: a socket's path has 104 bytes on macOS
         server = await loop.create_unix_server(lambda: _Near(upstream, dials, ends), path)
-        options = [
+        options: list[tuple[str, str | int]] = [
             ("grpc.default_authority", upstream.target),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_retries", 0),
         ]
         try:
-            async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as made:
-                yield made
+            yield f"unix:{path}", options
         finally:
             server.close()
             for end in list(ends):

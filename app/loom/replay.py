@@ -1,0 +1,168 @@
+"""A recorded call made again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+
+from app.loom.call import Direction, Ended, Ending, Headers, Started, Status, binary_value
+from app.loom.decoding import CompressionError, plain
+from app.loom.grpcurl import RESERVED
+from app.loom.recording.record import Kept, Record
+from app.loom.recording.redaction import PLACEHOLDER, Redaction
+
+TIMEOUT_S: Final = 60.0
+"""Of a call that was made without a deadline."""
+MAX_RESPONSES: Final = 10_000
+MAX_RESPONSE_BYTES: Final = 64 << 20
+"""A call that brings more than either is cancelled."""
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class ReplayError(Exception):
+    """This call can't be made again; the text says why."""
+
+
+def secrets_of(record: Record) -> frozenset[str]:
+    """Names of request metadata that was redacted, and must be given."""
+    return frozenset(name.decode("latin-1") for name, value in record.headers if value == PLACEHOLDER)
+
+
+async def replay(channel: grpc.Channel, record: Record, given: Mapping[str, str] | None = None) -> Record:
+    """Make the call again, at once and with its deadline, and record what comes of it. Raises `ReplayError`.
+
+    `given` replaces metadata, by lower-case name, values of `-bin` names in base64; an empty value leaves it out. What
+    was redacted must be in it. A call that its client cancelled is cancelled again once as many responses have come,
+    or, where there were none, after as long.
+    """
+    # In a thread: where a call ends just as it is written to, grpc.aio says INTERNAL, whatever the server said.
+    requests = _requests(record)
+    metadata = _metadata(record.headers, given or {})
+    timeout_s = TIMEOUT_S if record.started.timeout_s is None else record.started.timeout_s
+    started = Started(0, time.monotonic(), time.time(), 0, 0, "", record.started.method, "", (), timeout_s)
+    made = Record(f"{record.id}-again", started, record.headers)
+    made.schema = record.schema
+    made.messages += [Kept(Direction.REQUEST, at, 0.0, data, len(data), False) for at, data in enumerate(requests)]
+    made.requests = len(requests)
+    most, cancel_after_s = _cancelled_after(record)
+    call = _call(channel, record.started.method, requests, metadata, timeout_s)
+    timer = None
+    if cancel_after_s is not None:
+        timer = asyncio.get_running_loop().call_later(cancel_after_s, call.cancel)
+    try:
+        await asyncio.to_thread(_listen, call, made, most, Redaction(_redacted(record)))
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+    return made
+
+
+def _requests(record: Record) -> list[bytes]:
+    kept = record.of(Direction.REQUEST)
+    if [each.position for each in kept] != list(range(len(kept))) or (record.left_out and not kept):
+        raise ReplayError("not all of its requests were kept")
+    for each in kept:
+        if len(each.data) < each.size:
+            raise ReplayError(f"its request {each.position} was cut, at {len(each.data)} of {each.size} bytes")
+    try:
+        return [plain(record, each) for each in kept]
+    except CompressionError as error:
+        raise ReplayError(f"a request can't be read: {error}") from error
+
+
+def _metadata(headers: Headers, given: Mapping[str, str]) -> Metadata:
+    found: list[tuple[str, str | bytes]] = []
+    for raw, value in headers:
+        if raw.startswith((b":", b"grpc-")) or raw in RESERVED:
+            continue
+        name = raw.decode("latin-1")
+        if name in given:
+            continue
+        if value == PLACEHOLDER:
+            raise ReplayError(f"its {name} was redacted, and is not given")
+        found += [(name, each) for each in _values(name, value)]
+    for name, text in given.items():
+        if text:
+            found += [(name, each) for each in _values(name, text.encode("utf-8"))]
+    return tuple(found)
+
+
+def _values(name: str, value: bytes) -> list[str | bytes]:
+    try:
+        if name.endswith("-bin"):
+            return [binary_value(value)] if value.startswith(b"\0") else [*map(binary_value, value.split(b","))]
+        return [value.decode("ascii")]
+    except (UnicodeDecodeError, binascii.Error, ValueError):
+        raise ReplayError(
+            f"its metadata {name} can't be sent: not {'base64' if name[-4:] == '-bin' else 'ASCII'}"
+        ) from None
+
+
+def _call(channel: grpc.Channel, method: str, requests: Sequence[bytes], metadata: Metadata, timeout_s: float) -> Any:
+    # On the wire a kind is no more than how many messages each side sends.
+    if len(requests) == 1:
+        return channel.unary_stream(method)(requests[0], metadata=metadata, timeout=timeout_s)
+    return channel.stream_stream(method)(iter(requests), metadata=metadata, timeout=timeout_s)
+
+
+def _listen(call: Any, made: Record, most: int, redaction: Redaction) -> None:
+    room = MAX_RESPONSE_BYTES
+    try:
+        for data in call:
+            at_s = time.monotonic() - made.started.at
+            made.messages.append(Kept(Direction.RESPONSE, made.responses, at_s, data, len(data), False))
+            made.responses += 1
+            room -= len(data)
+            if made.responses >= most or room < 0:
+                call.cancel()
+                break
+    except grpc.RpcError:
+        pass  # its status tells
+    made.response_headers = redaction(_headers(call.initial_metadata()))
+    made.ended = Ended(
+        call=0,
+        at=time.monotonic(),
+        ending=Ending.RESET_BY_CLIENT if call.cancelled() else Ending.TRAILERS,
+        status=Status(call.code().value[0]),
+        message=call.details() or "",
+        trailers=redaction(_headers(call.trailing_metadata())),
+        http_status=None,
+        reset_code=None,
+        requests=made.requests,
+        responses=made.responses,
+    )
+
+
+def _cancelled_after(original: Record) -> tuple[int, float | None]:
+    """After how many responses, and after how many seconds, the client is to cancel."""
+    ended = original.ended
+    if ended is None or ended.status is not Status.CANCELLED:
+        return MAX_RESPONSES, None
+    if ended.ending not in (Ending.RESET_BY_CLIENT, Ending.CLIENT_LOST):
+        return MAX_RESPONSES, None
+    if ended.responses + original.left_out:
+        return ended.responses + original.left_out, None
+    return MAX_RESPONSES, min(original.duration_s or 0.0, TIMEOUT_S)
+
+
+def _redacted(record: Record) -> list[str]:
+    """What was secret then is so again."""
+    trailers = () if record.ended is None else record.ended.trailers
+    return [name.decode("latin-1") for name, value in (*record.response_headers, *trailers) if value == PLACEHOLDER]
+
+
+def _headers(metadata: Any) -> Headers:
+    return tuple(
+        (name.encode("ascii"), base64.b64encode(value) if isinstance(value, bytes) else value.encode("utf-8"))
+        for name, value in metadata or ()
+    )

@@ -1,0 +1,301 @@
+"""Recorded calls made again: the backend gets what it got, and what comes out otherwise is told, field by field."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from app.loom.bootstrap import Config, HostPort, running
+from app.loom.call import Direction, Ended, Ending, HalfClosed, Started, Status
+from app.loom.capture import CaptureConfig
+from app.loom.comparison import ABSENT, Difference, compare
+from app.loom.decoding import Decoder
+from app.loom.recording.lines import to_line
+from app.loom.recording.record import Record
+from app.loom.recording.recorder import Recorder
+from app.loom.recording.ring import Ring
+from app.loom.recording.session import load
+from app.loom.replay import ReplayError, replay, secrets_of
+from app.loom.schema.schema import Schema
+from tests.loom.account import WAIT_S
+from tests.loom.backend import ECHO_INITIAL, ECHO_TRAILING, Backend
+from tests.loom.conftest import serving
+from tests.loom.recording.calls import message, request, response
+from tests.loom.test_capture import interop_file, unary
+from tests.loom.test_capture import loom as recording
+
+START_S = 60.0
+ROOT = Path(__file__).parents[2]
+DECODER = Decoder(lambda _hash: None)
+
+
+async def _many(*requests: bytes) -> AsyncIterator[bytes]:
+    for each in requests:
+        yield each
+
+
+@pytest.fixture
+async def session(tmp_path: Path) -> Path:
+    """A call of each kind, some that failed, one that its client cancelled; recorded by Loom as they passed."""
+    path = tmp_path / "s.jsonl"
+    backend = Backend()
+    async with serving(backend) as (_, port):
+        config = Config(
+            HostPort("127.0.0.1", 0), HostPort("127.0.0.1", port), HostPort("127.0.0.1", 0), stop_s=WAIT_S,
+            capture=CaptureConfig(session=path),
+        )  # fmt: skip
+        async with running(config) as loom, grpc.aio.insecure_channel(str(loom.listen)) as channel:
+            metadata = ((ECHO_INITIAL, "first"), (ECHO_TRAILING, b"\x00\xff"), ("x-id", "1"), ("x-id", "2"))
+            await channel.unary_unary("/test.Interop/Unary")(b"ask", metadata=metadata)
+            await channel.unary_unary(
+                "/test.Interop/Unary",
+            )(b"ask", compression=grpc.Compression.Gzip)
+            await channel.stream_unary("/test.Interop/ClientStream")(_many(b"a", b"bc"))
+            assert [1 async for _ in channel.unary_stream("/test.Interop/ServerStream")(b"sizes 1 2 3")] == [1] * 3
+            assert [1 async for _ in channel.stream_stream("/test.Interop/Bidi")(_many(b"sizes 1", b"sizes 2 3"))]
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/test.Interop/Unary")(b"ask", metadata=(("x-status", "5"),))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/test.Interop/Sleep")(b"ask", timeout=0.2)
+            backend.arrived.clear()
+            cancelled = channel.unary_unary("/test.Interop/Sleep")(b"ask")
+            await asyncio.wait_for(backend.arrived.wait(), WAIT_S)
+            cancelled.cancel()
+    return path
+
+
+async def test_calls_of_all_kinds_come_out_the_same_and_the_backend_gets_what_it_got(session: Path) -> None:
+    records = load(session, 100).records
+    assert len(records) == 8
+    backend = Backend()
+    async with serving(backend) as (_, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for record in records:
+                again = await replay(channel, record)
+                found = compare(record, again, DECODER)
+                assert found.is_same, (record.started.method, found.differences)
+                assert not [each for each in found.differences if each.where.startswith("trailers")]
+    first = backend.seen[0].metadata
+    assert [value for name, value in first if name == "x-id"] == ["1", "2"]
+    assert (ECHO_TRAILING, b"\x00\xff") in first
+    assert backend.seen[1].requests == [b"ask"]
+    assert backend.seen[2].requests == [b"a", b"bc"]
+    assert backend.seen[6].time_remaining is not None
+    assert backend.seen[6].time_remaining < 1
+
+
+def recorded(*events: Any) -> Record:
+    recorder = Recorder(Ring())
+    for event in events:
+        recorder(event)
+    return recorder.ring.newest_first()[0]
+
+
+def begun(*headers: tuple[bytes, bytes], method: str = "/test.Interop/Unary", timeout_s: float | None = 5.0) -> Started:
+    return Started(1, 0.0, 1_700_000_000.0, 1, 1, "127.0.0.1:5", method, "host:1", headers, timeout_s)
+
+
+def over(status: Status = Status.OK, *trailers: tuple[bytes, bytes], text: str = "", responses: int = 1) -> Ended:
+    return Ended(1, 0.5, Ending.TRAILERS, status, text, trailers, 200, None, 1, responses)
+
+
+async def test_redacted_metadata_is_never_guessed_and_goes_when_given() -> None:
+    record = recorded(begun((b"authorization", b"Bearer s"), (b"te", b"trailers")), request(1, b"ask"), over())
+    assert secrets_of(record) == {"authorization"}
+    backend = Backend()
+    async with serving(backend) as (_, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(ReplayError, match="authorization was redacted"):
+                await replay(channel, record)
+            assert not backend.seen
+            await replay(channel, record, {"authorization": "Bearer new", "x-more-bin": "AP8"})
+            await replay(channel, record, {"authorization": ""})
+    names = [dict(seen.metadata) for seen in backend.seen]
+    assert (names[0]["authorization"], names[0]["x-more-bin"]) == ("Bearer new", b"\x00\xff")
+    assert "authorization" not in names[1]
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ([message(1, Direction.REQUEST, 0, b"ask", more=1)], "its request 0 was cut, at 3 of 4 bytes"),
+        ([request(1, b"b", 1)], "not all of its requests were kept"),
+        ([request(1, b"a")._replace(compressed=True)], "compressed by nothing that was named"),
+    ],
+)
+async def test_what_was_not_kept_whole_is_not_sent(events: list[Any], why: str) -> None:
+    record = recorded(begun(), *events, over())
+    with grpc.insecure_channel("127.0.0.1:1") as channel, pytest.raises(ReplayError, match=why):
+        await replay(channel, record)
+
+
+async def test_a_stream_that_its_client_left_is_left_again_after_as_many_messages() -> None:
+    async def endless(_: bytes, context: Any) -> AsyncIterator[bytes]:
+        while True:
+            yield b"\x08\x01"
+
+    class Endless(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_stream_rpc_method_handler(endless)
+
+    left = Ended(1, 0.5, Ending.RESET_BY_CLIENT, Status.CANCELLED, "", (), 200, 8, 1, 2)
+    record = recorded(
+        begun(timeout_s=None), request(1, b"ask"), HalfClosed(1, 0.1),
+        response(1, b"\x08\x01"), response(1, b"\x08\x01", 1), left,
+    )  # fmt: skip
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Endless(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        again = await asyncio.wait_for(replay(channel, record), WAIT_S)
+    await server.stop(0)
+    assert again.responses == 2
+    assert compare(record, again, DECODER).is_same
+
+
+def test_differences_are_named_by_their_place() -> None:
+    def with_json(data: Any, *trailers: tuple[bytes, bytes], status: Status = Status.OK) -> Record:
+        return recorded(begun(), request(1, b"ask"), response(1, json.dumps(data).encode()), over(status, *trailers))
+
+    class Json(Decoder):
+        def json(self, record: Record, kept: Any) -> Any:
+            return json.loads(kept.data)
+
+    before = with_json({"a": [1, {"b": 2}], "gone": 0}, (b"x-t", b"1"))
+    after = with_json({"a": [1, {"b": True}, 3]}, (b"x-t", b"2"), status=Status.NOT_FOUND)
+    found = compare(before, after, Json(lambda _hash: None))
+    assert (found.same_status, found.same_body) == (False, False)
+    assert found.differences == [
+        Difference("status", "OK", "NOT_FOUND"),
+        Difference("response[0].a[1].b", 2, True),
+        Difference("response[0].a[2]", ABSENT, 3),
+        Difference("response[0].gone", 0, ABSENT),
+        Difference("trailers.x-t", "1", "2"),
+    ]
+    only_trailers = compare(
+        before, with_json({"a": [1, {"b": 2}], "gone": 0}, (b"x-t", b"2")), Json(lambda _hash: None)
+    )
+    assert only_trailers.is_same
+    assert len(only_trailers.differences) == 1
+
+
+def test_a_compressed_message_is_compared_by_what_it_says() -> None:
+    headers = ((b"grpc-encoding", b"gzip"),)
+    one = recorded(
+        begun(), request(1, b"ask"), response(1, gzip.compress(b"\x08\x01"))._replace(compressed=True), over()
+    )
+    one.response_headers = headers
+    other = recorded(begun(), request(1, b"ask"), response(1, b"\x08\x01"), over())
+    assert compare(one, other, DECODER).is_same
+
+
+def test_fewer_messages_are_another_body() -> None:
+    one = recorded(
+        begun(), request(1, b"ask"), response(1, b"\x08\x01"), response(1, b"\x08\x01", 1), over(responses=2)
+    )
+    other = recorded(begun(), request(1, b"ask"), response(1, b"\x08\x01"), over())
+    assert compare(one, other, DECODER).differences == [Difference("responses", 2, 1)]
+
+
+def loom(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", "loom", *flags],
+        capture_output=True, text=True, timeout=START_S, check=False, cwd=ROOT,
+        env={**os.environ, **environment, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+async def test_the_command_ends_with_a_table_and_with_a_status_that_tells_whether_all_was_the_same(
+    session: Path,
+) -> None:
+    async with serving(Backend()) as (_, port):
+        backend = ("--backend", f"127.0.0.1:{port}", "--replay", str(session))
+        same = await asyncio.to_thread(loom, *backend)
+        assert (same.returncode, same.stderr) == (0, "")
+        last = same.stdout.splitlines()[-1].split()
+        assert last == ["all,", "at", f"127.0.0.1:{port}", "8", "8", "8", "0", "0"]
+        with session.open("ab") as file:
+            file.write(b'{"id": "torn')
+        torn = await asyncio.to_thread(loom, *backend, "--json")
+        assert (torn.returncode, json.loads(torn.stdout)["lines_skipped"]) == (0, 1)
+        assert "skipped: " in torn.stderr
+        assert "torn off" in torn.stderr
+    down = await asyncio.to_thread(loom, *backend)
+    assert (down.returncode, down.stdout) == (1, "")
+    assert "the backend can't be reached: 127.0.0.1" in down.stderr
+
+
+async def test_a_call_that_comes_out_otherwise_is_shown_and_the_command_ends_with_1(session: Path) -> None:
+    class Other(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+            async def other(_: bytes, context: Any) -> bytes:
+                return b"\x1b[2Jother"
+
+            kind = grpc.unary_unary_rpc_method_handler(other)
+            return kind if details.method == "/test.Interop/Unary" else None
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Other(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    ended = await asyncio.to_thread(loom, "--backend", f"127.0.0.1:{port}", "--replay", str(session))
+    await server.stop(0)
+    assert ended.returncode == 1
+    calls, _, same, differing, failed = map(int, ended.stdout.splitlines()[-1].split()[3:])
+    assert (calls, same + differing, failed) == (8, 8, 0)
+    assert same <= 1  # the one that was cancelled, if it is cancelled before it is answered
+    assert "status: NOT_FOUND → OK" in ended.stdout
+    assert "\x1b[2J" not in ended.stdout
+
+
+def test_a_session_is_exported_decoded_and_what_is_exported_is_a_session(session: Path) -> None:
+    ended = loom("--export", str(session))
+    assert ended.returncode == 0
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(lines) == 8
+    kept = lines[3]["response"][0]
+    assert json.loads(kept["json"]) == {"@undecoded": "cg=="}
+    again = session.with_name("again.jsonl")
+    again.write_text(ended.stdout, "utf-8")
+    assert [each.id for each in load(again, 100).records] == [each["id"] for each in lines]
+
+
+async def test_an_export_has_field_names_where_the_schema_was_recorded(tmp_path: Path) -> None:
+    schema = Schema([interop_file()])
+    path = tmp_path / "s.jsonl"
+    async with serving(Backend()) as (_, port), recording(port, CaptureConfig(session=path, schema=schema)) as made:
+        await made.capture.schemas.schema()
+        await unary(made, b"\n\x02hi")
+    ended = await asyncio.to_thread(loom, "--export", str(path))
+    fields = json.loads(ended.stdout)
+    assert json.loads(fields["request"][0]["json"]) == {"text": "hi"}
+
+
+def test_the_command_refuses_before_the_first_call_what_it_can_not_send_whole(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    assert loom("--replay", str(path)).returncode == 2
+    path.write_bytes(b"")
+    empty = loom("--replay", str(path))
+    assert (empty.returncode, empty.stderr) == (1, f"error: {path}: no call in it\n")
+    record = recorded(begun((b"authorization", b"Bearer s")), request(1, b"ask"), over())
+    path.write_bytes(to_line(record, record.kind()))
+    ended = loom("--replay", str(path), "--backend", "127.0.0.1:1")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "give --metadata authorization=VALUE or $LOOM_AUTH" in ended.stderr
+    ended = loom("--replay", str(path), "--backend", "127.0.0.1:1", LOOM_AUTH="Bearer x")
+    assert (ended.returncode, "can't be reached" in ended.stderr) == (1, True)
+    ended = loom("--replay", "nowhere", "--export", "nowhere")
+    assert (ended.returncode, ended.stderr) == (2, "error: --replay and --export exclude each other\n")
+    ended = loom("--replay", str(path), "--metadata", "s3cret")
+    assert (ended.returncode, "s3cret" in ended.stderr) == (2, False)
