@@ -24,6 +24,7 @@ from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
 from app.loom.capture import CaptureConfig
 from app.loom.proxy import tls
 from app.loom.recording.session import SessionError, session_path
+from app.loom.rules.file import RulesError
 from app.loom.schema.errors import SchemaError
 from app.loom.schema.files import from_descriptor_set, from_proto_dir
 from app.loom.schema.schema import Schema
@@ -83,6 +84,10 @@ def loom(
         typer.Option(metavar="DIR", exists=True, file_okay=False, help="Explain messages by the .proto files in it."),
     ] = None,
     descriptor_set: Annotated[Path | None, _file("Explain messages by protoc's descriptor set.")] = None,
+    mutate: Annotated[Path | None, _file("Change calls by the rules in it; SIGHUP reads it again.")] = None,
+    authority: Annotated[
+        str, typer.Option(metavar="NAME", help="Tell the backend this `:authority` in place of the client's.")
+    ] = "",
     stop_s: Annotated[
         float,
         typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
@@ -140,6 +145,8 @@ def loom(
         backend_tls=_backend_tls(
             backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
         ),
+        rules=mutate,
+        authority=_authority(authority),
         stop_s=stop_s,
         is_ui_open=ui_open,
         capture=CaptureConfig(
@@ -164,6 +171,8 @@ def loom(
             # The second signal cancels it, and nothing else does.
             with contextlib.suppress(asyncio.CancelledError):
                 runner.run(_run(config, json_line))
+        except RulesError as error:
+            raise CommandError(f"--mutate: {error}", status=2) from error
         except (ListenError, SessionError) as error:
             raise CommandError(str(error)) from error
 
@@ -177,6 +186,7 @@ async def _run(config: Config, json_line: bool) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        loop.add_signal_handler(signal.SIGHUP, loom.mutations.reload)
         _announce(loom, config, json_line)
         await asked.wait()
         _log.info("stopping: the clients are asked to go, and calls under way may take %g s", config.stop_s)
@@ -211,6 +221,12 @@ def _address(flag: str, value: str, *, lowest_port: int = 0) -> HostPort:
             status=2,
         )
     return HostPort(match["v6"] or match["name"] or "127.0.0.1", port)
+
+
+def _authority(name: str) -> str | None:
+    if not re.fullmatch(r"[!-~]*", name):
+        raise CommandError(f"--authority: {name!r} is no name such as app.example.com:443", status=2)
+    return name or None
 
 
 def _session(name: str) -> Path | None:

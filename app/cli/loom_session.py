@@ -19,12 +19,14 @@ from rich.table import Table
 
 from app.cli.failure import CommandError
 from app.cli.remote import printable
+from app.concurrency.breaker import CircuitBreaker
 from app.loom import tunnel
 from app.loom.bootstrap import Config
 from app.loom.comparison import Comparison, compare
 from app.loom.decoding import Decoder
 from app.loom.grpcurl import variable
 from app.loom.probes import Health
+from app.loom.proxy.link import GuardedUpstream
 from app.loom.proxy.upstream import Upstream
 from app.loom.recording.lines import to_fields
 from app.loom.recording.record import Record
@@ -177,7 +179,7 @@ async def _replay_all(loaded: Loaded, config: Config, given: Mapping[str, str], 
         handshake_s=limits.handshake_s,
         tls=config.backend_tls,
     )
-    failure = await Health(upstream).failure()
+    failure = await Health(GuardedUpstream(upstream, CircuitBreaker())).failure()
     if failure is not None:
         raise CommandError(f"the backend can't be reached: {failure}")
     async with tunnel.blocking_channel(upstream) as channel:

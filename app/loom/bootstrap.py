@@ -11,17 +11,21 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvicorn
 
+from app.concurrency.breaker import CircuitBreaker
 from app.loom.capture import Capture, CaptureConfig, CountedAndRecorded, capturing
 from app.loom.grpcurl import Target
 from app.loom.inspector.app import inspector
 from app.loom.inspector.guard import Guard, is_loopback
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
+from app.loom.mutation import Mutations
 from app.loom.probes import Health, probes
 from app.loom.proxy.limits import Limits
+from app.loom.proxy.link import GuardedUpstream
 from app.loom.proxy.server import Proxy
 from app.loom.proxy.upstream import Upstream
 
@@ -55,6 +59,10 @@ class Config:
     ui: HostPort
     listen_tls: ssl.SSLContext | None = None
     backend_tls: ssl.SSLContext | None = None
+    rules: Path | None = None
+    """The file of rules."""
+    authority: str | None = None
+    """What the backend is told in place of each call's `:authority`."""
     stop_s: float = 30.0
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     is_ui_open: bool = False
@@ -69,6 +77,7 @@ class Loom:
     listen: HostPort
     ui: HostPort
     capture: Capture
+    mutations: Mutations
     token: str | None = None
     """What the inspector asks for, where it listens off loopback."""
 
@@ -90,20 +99,26 @@ class _Server(uvicorn.Server):
 async def running(config: Config) -> AsyncIterator[Loom]:
     """Run Loom; on leaving, its clients are asked to go and their calls finish, at most `stop_s` seconds.
 
-    Raises `ListenError`, and `SessionError` where the session's file can't be used. The backend need not be up.
+    Raises `ListenError`, `RulesError`, and `SessionError` where the session's file can't be used. The backend need not
+    be up.
     """
     metrics = CountedAndRecorded()
     backend, limits = config.backend, config.limits
     upstream = Upstream(
         backend.host, backend.port, timeout_s=limits.dial_s, handshake_s=limits.handshake_s, tls=config.backend_tls
     )
-    health = Health(
-        Upstream(backend.host, backend.port, timeout_s=PROBE_DIAL_S, handshake_s=PROBE_DIAL_S, tls=config.backend_tls)
+    breaker = CircuitBreaker(on_change=metrics.breaker_changed)
+    probed = Upstream(
+        backend.host, backend.port, timeout_s=PROBE_DIAL_S, handshake_s=PROBE_DIAL_S, tls=config.backend_tls
     )
-    proxy = Proxy(upstream, metrics, limits=limits)
+    health = Health(GuardedUpstream(probed, breaker))
+    mutations = Mutations(config.rules, metrics)
+    proxy = Proxy(upstream, metrics, limits=limits, breaker=breaker, interception=mutations, authority=config.authority)
+    mutations.on_switched = proxy.switch_lanes
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(config.ui)))
         capture = await stack.enter_async_context(capturing(config.capture, upstream, metrics, [stats := Stats()]))
+        mutations.schemas = capture.schemas
         try:
             port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
         except OSError as error:
@@ -111,11 +126,15 @@ async def running(config: Config) -> AsyncIterator[Loom]:
         listen = HostPort(config.listen.host, port)
         thread = ThreadPoolExecutor(1, "loom-inspector")
         stack.callback(thread.shutdown, wait=False, cancel_futures=True)
+
+        def state() -> dict[str, object]:
+            return {"breaker": health.breaker, "rules": mutations.state()}
+
         views = Views(capture.schemas, Target(str(listen), tls=config.listen_tls is not None))
         token = None if config.is_ui_open or is_loopback(str(config.ui)) else secrets.token_urlsafe(24)
         server = _Server(
             uvicorn.Config(
-                Guard(inspector(capture, views, stats, probes(health, metrics), thread), token=token),
+                Guard(inspector(capture, views, stats, probes(health, metrics), thread, state=state), token=token),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -129,7 +148,7 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
                 await asyncio.sleep(0.005)
             ui = HostPort(config.ui.host, listener.getsockname()[1])
-            yield Loom(listen, ui, capture, token)
+            yield Loom(listen, ui, capture, mutations, token)
         finally:
             health.is_stopping = True
             await proxy.stop(config.stop_s)

@@ -88,6 +88,8 @@ class Ending(Enum):
     """The client's connection ended while the call was live."""
     BACKEND_LOST = "backend_lost"
     """The backend's connection ended while the call was live."""
+    BY_LOOM = "by_loom"
+    """Loom answered it itself: a rule says so, or the backend can't be reached."""
     CUT = "cut"
     """Loom itself ended the connection: it was stopping, and the call took longer than it could wait."""
     UNSEEN = "unseen"
@@ -150,6 +152,19 @@ class HalfClosed(NamedTuple):
 
     call: int
     at: float
+
+
+class Altered(NamedTuple):
+    """A rule changed something of a call as it passed, or could not. Not among the events of what went by."""
+
+    call: int | None
+    """`None` where the call is not told of."""
+    at: float
+    direction: Direction
+    position: int | None
+    """Of the message, from 0; `None` for headers."""
+    problem: str
+    """Why it could not be changed, and has passed as it was; empty where it was changed."""
 
 
 class Ended(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Final, get_args
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from app.loom.call import Direction, Ended, Ending, Event, Message, Started, Status
+from app.concurrency.breaker import BreakerState
+from app.loom.call import Altered, Direction, Ended, Ending, Event, Message, Started, Status
 from app.loom.proxy.events import Blindness, Refusal
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
@@ -97,6 +98,25 @@ class LoomMetrics:
             "loom_schema_fetch_failures", "Fetches of the backend's schema that brought nothing.", registry=registry
         )
         self._drops: dict[str, Callable[[], int]] = {}
+        self._mutations = PlainCounter(
+            "loom_mutations",
+            "Messages, and headers, that rules have changed, by method.",
+            ["method", "direction"],
+            registry=registry,
+        )
+        self._mutations_left = PlainCounter(
+            "loom_mutations_failed",
+            "Messages that rules are for and that could not be changed; they passed as they were.",
+            ["direction"],
+            registry=registry,
+        )
+        self._breaker = PlainGauge(
+            "loom_circuit_breaker_state",
+            "The circuit breaker before the backend: 0 closed, 1 half-open, 2 open.",
+            registry=registry,
+        )
+        for direction in Direction:
+            self._mutations_left.child(direction.value)
         for why in get_args(Refusal):
             self._refused.child(why)
         for reason in get_args(Blindness):
@@ -151,6 +171,18 @@ class LoomMetrics:
     def duplicate(self, method: str) -> None:
         """An identical call is in flight."""
         self._duplicates.child(method if method in self._methods else OTHER).value += 1
+
+    def mutated(self, event: Altered, method: str) -> None:
+        """A rule changed something of a call of this method, or could not."""
+        if event.problem:
+            self._mutations_left.child(event.direction.value).value += 1
+        else:
+            label = method if method in self._methods else OTHER
+            self._mutations.child(label, event.direction.value).value += 1
+
+    def breaker_changed(self, _old: BreakerState, new: BreakerState) -> None:
+        """The breaker before the backend is in another state."""
+        self._breaker.count.value = new.value
 
     def schema_failed(self) -> None:
         """The backend's schema could not be had."""

@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app.concurrency.breaker import BreakerOpenError, BreakerState
 from app.concurrency.clock import Clock, monotonic
 from app.loom.metrics import LoomMetrics
-from app.loom.proxy.upstream import DialError, Upstream
+from app.loom.proxy.link import GuardedUpstream
+from app.loom.proxy.upstream import DialError
 
 FRESH_S = 1.0
 """How long what was found out of the backend is taken for true."""
@@ -20,7 +22,7 @@ FRESH_S = 1.0
 class Health:
     """Whether the backend can be reached, found out by dialling it when asked, once for all who ask together."""
 
-    def __init__(self, upstream: Upstream, *, clock: Clock = monotonic) -> None:
+    def __init__(self, upstream: GuardedUpstream, *, clock: Clock = monotonic) -> None:
         self.is_stopping = False
         self._upstream = upstream
         self._clock = clock
@@ -30,22 +32,40 @@ class Health:
         self._failure: str | None = None
 
     @property
+    def breaker(self) -> str:
+        """The circuit breaker's state, in words."""
+        return self._upstream.breaker.state.name.lower().replace("_", "-")
+
+    @property
     def uptime_s(self) -> float:
         return self._clock() - self._started_at
 
     async def failure(self) -> str | None:
         """Why the backend can't be reached; `None` where it can."""
         async with self._lock:
-            if self._clock() - self._asked_at >= FRESH_S:
+            breaker = self._upstream.breaker
+            if breaker.retry_after_s > 0:
+                return (
+                    f"the circuit breaker is {self.breaker}: it lets the next one by in {breaker.retry_after_s:.3g} s"
+                )
+            if self._clock() - self._asked_at >= FRESH_S or breaker.state is not BreakerState.CLOSED:
                 try:
-                    found = await self._upstream.dial(_Hangup)
-                    found.hang_up()
-                except DialError as error:
+                    await self._dial()
+                except (DialError, BreakerOpenError) as error:
                     self._failure = str(error)
                 else:
                     self._failure = None
                 self._asked_at = self._clock()
             return self._failure
+
+    async def _dial(self) -> None:
+        """Asking opens no breaker, but may close it: no client may come while it is open, as nobody is sent here."""
+        if self._upstream.breaker.state is BreakerState.CLOSED:
+            found = await self._upstream.upstream.dial(_Hangup)
+        else:
+            found, link = await self._upstream.dial(_Hangup)
+            link.ended(lost=False)
+        found.hang_up()
 
 
 class _Hangup(asyncio.Protocol):
@@ -75,6 +95,7 @@ def probes(health: Health, metrics: LoomMetrics) -> list[Route]:
         document: dict[str, object] = {
             "status": "degraded" if failure else "healthy",
             "backend": "unreachable" if failure else "connected",
+            "circuit_breaker": health.breaker,
             "uptime": round(health.uptime_s, 3),
         }
         if failure:

@@ -12,8 +12,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from app.concurrency.breaker import BreakerState, CircuitBreaker
+from app.loom.probes import Health
 from app.loom.proxy import framing
 from app.loom.proxy.limits import Limits
+from app.loom.proxy.link import GuardedUpstream
+from app.loom.proxy.upstream import DialError, Upstream
 from tests.loom.account import WAIT_S
 from tests.loom.backend import Backend
 from tests.loom.conftest import UNLIMITED, Front, proxied, serving
@@ -146,6 +149,24 @@ async def test_neither_cancels_nor_deadlines_nor_statuses_nor_idle_ends_count() 
             await caller.end()
         await front.account.until(lambda: front.account.counts["disconnected"] == 1)
         assert breaker.state is BreakerState.CLOSED
+
+
+async def test_probes_say_that_it_is_open_and_close_it_when_nobody_else_comes() -> None:
+    port, time = free_port(), Time()
+    breaker = CircuitBreaker(failures=1, open_s=30, clock=time)
+    upstream = Upstream("127.0.0.1", port, timeout_s=1, handshake_s=1)
+    health = Health(GuardedUpstream(upstream, breaker), clock=time)
+    assert "refused" in (await health.failure() or "")
+    assert health.breaker == "closed"  # asking is not what opens it
+    with pytest.raises(DialError):
+        await GuardedUpstream(upstream, breaker).dial(asyncio.Protocol)
+    async with serving(Backend(), port=port):
+        time.now += 29
+        assert await health.failure() == "the circuit breaker is open: it lets the next one by in 1 s"
+        assert health.breaker == "open"
+        time.now += 1
+        assert await health.failure() is None
+        assert health.breaker == "closed"
 
 
 async def test_an_answered_connection_is_asked_to_go_and_closed_soon() -> None:

@@ -125,6 +125,29 @@ async def test_the_backend_may_be_down_at_the_start_and_come_and_go() -> None:
         assert await running.end() == 0
 
 
+async def test_sighup_reads_the_rules_again(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text("[]")
+    async with serving(Backend()) as (_, port), loom(port, "--mutate", str(rules)) as running:
+        async with grpc.aio.insecure_channel(running.target) as channel:
+
+            async def status() -> grpc.StatusCode:
+                return await channel.unary_unary("/test.Interop/Unary")(b"ask", timeout=WAIT_S).code()
+
+            async def is_aborted() -> bool:
+                return await status() is grpc.StatusCode.ABORTED
+
+            assert await status() is grpc.StatusCode.OK
+            rules.write_text('[{"method": "*", "abort": {"status": "ABORTED"}}]')
+            running.process.send_signal(signal.SIGHUP)
+            await eventually(is_aborted)
+            rules.write_text("[")
+            running.process.send_signal(signal.SIGHUP)
+            for _ in range(3):
+                assert await is_aborted()
+        assert await running.end() == 0
+
+
 async def test_sigterm_lets_a_call_finish_and_a_second_one_does_not_wait() -> None:
     backend = Backend()
     async with serving(backend) as (_, port):
@@ -200,6 +223,8 @@ async def test_memory_stays_flat_behind_a_reader_that_stops_and_with_large_messa
         (["--backend-tls-skip-verify"], "need --backend-tls"),
         (["--backend-tls", "--backend-tls-key", __file__], "go together"),
         (["--backend-tls", "--backend-tls-ca", __file__], "no certificate can be read"),
+        (["--mutate", __file__], "test_command.py:1: not JSON"),
+        (["--authority", "two words"], "--authority: 'two words' is no name"),
         (["--listen", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
         (["--ui", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
         (["--listen", "no-such-host.invalid:9"], "can't listen on no-such-host.invalid:9: "),

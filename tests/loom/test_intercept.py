@@ -305,9 +305,7 @@ async def test_a_call_is_aborted_with_its_status_and_the_backend_never_sees_it()
             assert aborted.value.details() == "no more, 100 %"
         assert through.backend.seen == []
         told = await through.account.ended(2)
-        assert {(call.end.status, call.end.ending) for call in told} == {
-            (Status.RESOURCE_EXHAUSTED, Ending.TRAILERS_ONLY)
-        }
+        assert {(call.end.status, call.end.ending) for call in told} == {(Status.RESOURCE_EXHAUSTED, Ending.BY_LOOM)}
 
 
 async def test_a_call_that_is_held_goes_on_when_it_may_and_one_that_is_cancelled_meanwhile_does_not() -> None:

@@ -392,6 +392,7 @@ class Interceptor:
         _reset(self._client, exchange.stream, ErrorCodes.REFUSED_STREAM)
 
     def _reply(self, stream: int, headers: Headers) -> None:
+        self._relay.answers(stream)
         with contextlib.suppress(StreamClosedError):  # it may have been cancelled right behind
             self._client.send_headers(stream, headers, end_stream=True)
         _reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted

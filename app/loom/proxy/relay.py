@@ -63,13 +63,23 @@ class _Side:
 class _Call:
     """A live call."""
 
-    __slots__ = ("http_status", "is_half_closed", "number", "requests", "responses", "started_at", "timeout_s")
+    __slots__ = (
+        "http_status",
+        "is_half_closed",
+        "is_own",
+        "number",
+        "requests",
+        "responses",
+        "started_at",
+        "timeout_s",
+    )
 
     def __init__(self, number: int, started_at: float, timeout_s: float | None) -> None:
         self.number = number
         self.started_at = started_at
         self.timeout_s = timeout_s
         self.is_half_closed = False
+        self.is_own = False
         self.http_status: int | None = None
         self.requests = _Side(Direction.REQUEST)
         self.responses = _Side(Direction.RESPONSE)
@@ -126,6 +136,12 @@ class Relay:
         """Of a live call that is told of."""
         call = self._live.get(stream)
         return None if call is None else call.number
+
+    def answers(self, stream: int) -> None:
+        """The answer that comes next on this stream is Loom's own."""
+        call = self._live.get(stream)
+        if call is not None:
+            call.is_own = True
 
     @property
     def boundary(self) -> int | None:
@@ -293,7 +309,9 @@ class Relay:
                 self._end_by_headers(stream, call, Ending.TRAILERS, headers, head, at)
         elif is_end:
             call.http_status = head.http_status
-            self._end_by_headers(stream, call, Ending.TRAILERS_ONLY, headers, head, at)
+            self._end_by_headers(
+                stream, call, Ending.BY_LOOM if call.is_own else Ending.TRAILERS_ONLY, headers, head, at
+            )
         elif head.http_status is None or head.http_status >= HTTP_OK:  # those below only announce the real one
             call.http_status = head.http_status or HTTP_OK
             call.responses.is_readable = head.is_grpc
