@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 
 from app.loom import tunnel
-from app.loom.call import Event, StreamKind
+from app.loom.call import Altered, Event, StreamKind
 from app.loom.metrics import LoomMetrics
 from app.loom.proxy.upstream import Upstream
 from app.loom.recording.duplicates import Duplicates
@@ -88,6 +88,11 @@ class CountedAndRecorded(LoomMetrics):
         super().call(event)
         if self._recorder is not None:
             self._recorder(event)
+
+    def mutated(self, event: Altered, method: str) -> None:
+        super().mutated(event, method)
+        if self._recorder is not None:
+            self._recorder.altered(event)
 
     def dialled(self, seconds: float) -> None:
         super().dialled(seconds)

@@ -15,7 +15,10 @@ from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
 from app.loom.bootstrap import Config, HostPort, Loom, running
+from app.loom.call import StreamKind
 from app.loom.capture import CaptureConfig
+from app.loom.recording.lines import from_line, to_line
+from app.loom.recording.record import Record
 from app.loom.rules.file import RulesError
 from app.loom.schema.schema import Schema, new_message
 from tests.loom.account import WAIT_S, eventually
@@ -177,6 +180,29 @@ async def test_every_message_of_every_kind_is_changed_both_ways_and_all_else_of_
         assert dict(await call.initial_metadata())["x-by"] == "loom"
         await eventually(lambda: _counts(loom, 'loom_mutations_total{direction="request",method="/shop.Shop/Unary"}'))
         assert 'loom_mutations_failed_total{direction="request"} 0.0' in await metrics(loom)
+        unary = await recorded(loom)
+        assert unary.is_mutated
+        assert [(each.direction.value, each.position, each.problem) for each in unary.altered] == [
+            ("request", 0, ""),
+            ("response", None, ""),
+            ("response", 0, ""),
+        ]
+        loaded, *_ = from_line(to_line(unary, StreamKind.UNARY))
+        assert [each[2:] for each in loaded.altered] == [each[2:] for each in unary.altered]
+        assert json.loads(to_line(unary, StreamKind.UNARY))["mutated"]
+
+
+async def recorded(loom: Loom) -> Record:
+    """The newest call, once it has ended."""
+
+    async def has_ended() -> bool:
+        return not newest().is_live
+
+    def newest() -> Record:
+        return loom.capture.ring.newest_first()[0]
+
+    await eventually(has_ended)
+    return newest()
 
 
 async def _counts(loom: Loom, sample: str) -> bool:
@@ -193,6 +219,9 @@ async def test_what_cannot_be_changed_passes_as_it_was_and_counts_as_that_alone(
         told = await metrics(loom)
         assert 'loom_mutations_failed_total{direction="request"} 1.0' in told
         assert "loom_mutations_total{" not in told
+        record = await recorded(loom)
+        assert not record.is_mutated
+        assert [each.problem for each in record.altered] == ["rule 1: no_such_field: shop.Order has no no_such_field"]
         with pytest.raises(grpc.aio.AioRpcError, match="Method not found"):
             await channel.unary_unary("/bogus.Service/Method")(b"", timeout=WAIT_S)
         assert "bogus" not in await metrics(loom)

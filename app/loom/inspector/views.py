@@ -12,6 +12,7 @@ from typing import Any, Final
 from app.loom.call import Direction, Headers, StreamKind, binary_value
 from app.loom.capture import declared_kind
 from app.loom.grpcurl import Target, command
+from app.loom.recording.lines import mutations
 from app.loom.recording.record import Kept, Record
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import TranscodeError
@@ -52,6 +53,7 @@ class Views:
             "live": ended is None,
             "requests": record.requests,
             "responses": record.responses,
+            "mutated": record.is_mutated,
             "statusName": None,
             "durationMs": None,
         }
@@ -83,6 +85,7 @@ class Views:
             "isDecodedBySchema": schema is not None and schema.method(started.method) is not None,
             "messages": messages,
             "messagesLeftOut": record.left_out,
+            "mutations": mutations(record),
             "metadata": _pairs(record.headers),
             "responseMetadata": _pairs(record.response_headers),
             "grpcurl": self._grpcurl(record, messages),

@@ -1,11 +1,11 @@
 """A record as one line of JSON, and back: the shape that Loom's users know, with fields of our own besides.
 
 Known fields: `id`, `timestamp`, `method`, `streamKind`, `request` and `response` (of `index`, `json`, `raw`: the
-message in base64 with its 5-byte prefix), `statusCode`, `statusName`, `grpcMessage`, `durationMs`, `error`. `json` is
-left empty where the line is written, so that recording stays cheap, and made by `export`. Ours: `schema` (hash),
-`schemaSet` (the descriptors, in the first line that needs them), `peer`, `authority`, `metadata`, `responseMetadata`,
-`trailers`, `ending`, `httpStatus`, `resetCode`, `timeoutMs`, `messagesLeftOut`, `sameInFlight`, and in messages `atMs`
-and `cut`.
+message in base64 with its 5-byte prefix), `statusCode`, `statusName`, `grpcMessage`, `durationMs`, `error`, `mutated`.
+`json` is left empty where the line is written, so that recording stays cheap, and made by `export`. Ours: `schema`
+(hash), `schemaSet` (the descriptors, in the first line that needs them), `peer`, `authority`, `metadata`,
+`responseMetadata`, `trailers`, `ending`, `httpStatus`, `resetCode`, `timeoutMs`, `messagesLeftOut`, `mutations`,
+`sameInFlight`, and in messages `atMs` and `cut`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from app.loom.call import Direction, Ended, Ending, Headers, Started, Status, StreamKind
+from app.loom.call import Altered, Direction, Ended, Ending, Headers, Started, Status, StreamKind
 from app.loom.recording.record import MESSAGE_BYTES, Herd, Kept, Record
 
 MAX_LINE_BYTES: Final = 64 << 20
@@ -54,6 +54,8 @@ def to_fields(record: Record, kind: StreamKind) -> dict[str, Any]:
         "responseMetadata": _pairs(record.response_headers),
         "schema": record.schema,
         "messagesLeftOut": record.left_out,
+        "mutated": record.is_mutated,
+        "mutations": mutations(record),
         "timeoutMs": None if started.timeout_s is None else round(started.timeout_s * 1e3, 3),
         "sameInFlight": 0 if record.herd is None else record.herd.calls - 1,
     }
@@ -117,6 +119,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     record.left_out = int(fields.get("messagesLeftOut", 0))
     record.requests, record.responses = (len(record.of(direction)) for direction in _DIRECTIONS.values())
     record.schema = fields.get("schema")
+    record.altered = [_altered(each) for each in fields.get("mutations") or ()]
     if fields.get("sameInFlight"):
         record.herd = Herd(0)
         record.herd.calls = int(fields["sameInFlight"]) + 1
@@ -136,6 +139,19 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     schema_set = fields.get("schemaSet")
     kind = fields.get("streamKind")
     return record, kind, None if schema_set is None else base64.b64decode(schema_set, validate=True)
+
+
+def mutations(record: Record) -> list[dict[str, Any]]:
+    """What rules have done: `index` is the message's, `None` for headers; `problem` is why one is as it was."""
+    return [
+        {"direction": each.direction.value, "index": each.position, "problem": each.problem} for each in record.altered
+    ]
+
+
+def _altered(fields: Mapping[str, Any]) -> Altered:
+    index = fields.get("index")
+    position = None if index is None else int(index)
+    return Altered(None, 0.0, _DIRECTIONS[fields["direction"]], position, str(fields.get("problem", "")))
 
 
 def _message(kept: Kept) -> dict[str, Any]:

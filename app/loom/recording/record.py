@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from app.loom.call import Direction, Ended, Headers, Started, Status, StreamKind
+from app.loom.call import Altered, Direction, Ended, Headers, Started, Status, StreamKind
 
 BASE_BYTES: Final = 1_500
 """By which a record's size is estimated, besides what it holds."""
@@ -47,8 +47,8 @@ class Record:
     """A call that went by. Belongs to one event loop until it has ended; from then on it never changes."""
 
     __slots__ = (
-        "ended", "headers", "herd", "id", "left_out", "messages", "requests", "response_headers", "responses", "schema",
-        "size_bytes", "started",
+        "altered", "ended", "headers", "herd", "id", "left_out", "messages", "requests", "response_headers",
+        "responses", "schema", "size_bytes", "started",
     )  # fmt: skip
 
     def __init__(self, record_id: str, started: Started, headers: Headers) -> None:
@@ -61,6 +61,9 @@ class Record:
         self.response_headers: Headers = ()
         self.messages: list[Kept] = []
         """In the order in which they passed."""
+        self.altered: list[Altered] = []
+        """What rules have done to it, the first of it. Requests are kept as the client sent them, responses as it got
+        them: changed."""
         self.left_out = 0
         """Messages that passed and are not among them, for want of room."""
         self.requests = self.responses = 0
@@ -73,6 +76,11 @@ class Record:
         """The calls like this one that were in flight when it was asked; itself alone at first."""
         self.size_bytes = BASE_BYTES + headers_bytes(headers)
         """By estimate."""
+
+    @property
+    def is_mutated(self) -> bool:
+        """Whether rules have changed anything of it."""
+        return any(not each.problem for each in self.altered)
 
     @property
     def is_live(self) -> bool:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Message, Started
+from app.loom.call import Altered, Answered, Direction, Ended, Event, HalfClosed, Message, Started
 from app.loom.recording.duplicates import Duplicates
 from app.loom.recording.record import MESSAGE_BYTES, Kept, Record, headers_bytes
 from app.loom.recording.redaction import Redaction
@@ -16,6 +16,8 @@ MAX_LIVE: Final = 20_000
 """Most calls in flight that are recorded; those past it go by unrecorded, and are counted."""
 MAX_MESSAGES: Final = 2_000
 """Of one call. The first half is kept, and the newest of the rest."""
+MAX_ALTERED: Final = 200
+"""What rules have done to one call is kept up to here."""
 MAX_CALL_BYTES: Final = 8 << 20
 """Of one call's messages, as kept."""
 
@@ -69,6 +71,13 @@ class Recorder:
     def live(self) -> int:
         """Calls in flight."""
         return len(self._live)
+
+    def altered(self, event: Altered) -> None:
+        """A rule changed something of a call in flight, or could not."""
+        record = None if event.call is None else self._live.get(event.call)
+        if record is not None and len(record.altered) < MAX_ALTERED:
+            record.altered.append(event)
+            self.ring.grow(record, MESSAGE_BYTES + len(event.problem))
 
     def _started(self, event: Started) -> None:
         if len(self._live) >= MAX_LIVE:
