@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from app.loom.call import StreamKind
 from app.loom.capture import Capture
@@ -29,6 +31,7 @@ MAX_PAGE: Final = 500
 MAX_EDIT_BYTES: Final = 16 << 20
 MAX_QUERY: Final = 200
 """Characters that are looked for."""
+STATIC: Final = Path(__file__).parent / "static"
 _UTF8: Final = ("utf-8", "backslashreplace")
 
 Replay = Callable[[Record, Any], Awaitable[Mapping[str, Any]]]
@@ -62,7 +65,7 @@ def inspector(
         return found
 
     async def page(_: Request) -> Response:
-        return PlainTextResponse("Loom: its calls are at /api/calls, /api/stream, /api/methods and /api/state\n")
+        return FileResponse(STATIC / "index.html")
 
     async def calls(request: Request) -> Response:
         limit = _limit(request)
@@ -158,6 +161,7 @@ def inspector(
         Route("/api/methods", methods),
         Route("/api/state", whole),
         *([Route("/api/replay/{id}", again, methods=["POST"])] if replay else []),
+        Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=[*routes, *own], exception_handlers={HTTPException: _failed})
 

@@ -1,0 +1,223 @@
+// The page: rows from the stream, into the list, through the filter.
+
+import { ask, byId } from "./dom.js";
+import { Detail } from "./detail.js";
+import { isRemote, parse, predicate } from "./filter.js";
+import { List } from "./list.js";
+import { showMethods, showState } from "./pages.js";
+import { MAX_ROWS, Rows } from "./rows.js";
+
+const REFRESH_MS = 1000;
+const rows = new Rows();
+const found = new Map(); // `body:…` and `metadata:…` to the ids that Loom has found
+let terms = [];
+let leftOut = 0;
+let isIncomplete = false;
+let isDue = false;
+let isSearching = false;
+
+const pressed = (id, is) => byId(id).setAttribute("aria-pressed", is);
+const tell = (text) => { byId("told").textContent = text; };
+const list = new List({
+  onChosen: (id) => { location.hash = `#/call/${id}`; },
+  onFollowing: (is) => pressed("follow", is),
+  onSorted: () => update(),
+});
+const detail = new Detail({ onClose: () => { location.hash = "#/"; }, tell });
+
+function update() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    filterRows();
+  });
+}
+
+function filterRows() {
+  let shown;
+  try {
+    shown = [...rows.values()].filter(predicate(terms, found));
+  } catch (error) {
+    return refuse(error);
+  }
+  list.show(shown);
+  tell([
+    `${shown.length} of ${rows.size} calls`,
+    rows.isPaused ? `paused, ${rows.waiting} wait` : "",
+    leftOut ? `${leftOut} changes came too fast to be told` : "",
+  ].filter(Boolean).join("; "));
+}
+
+function refuse(error) {
+  byId("filter").setAttribute("aria-invalid", "true");
+  tell(error.message);
+}
+
+function filterChanged() {
+  try {
+    const parsed = parse(byId("filter").value);
+    predicate(parsed, found);
+    terms = parsed;
+  } catch (error) {
+    return refuse(error);
+  }
+  byId("filter").removeAttribute("aria-invalid");
+  filterRows();
+  search();
+}
+
+// Messages and metadata are with Loom: it is asked, one question at a time.
+async function search() {
+  const wanted = terms.filter(isRemote);
+  const names = wanted.map((term) => `${term.key}:${term.value}`);
+  for (const name of found.keys()) if (!names.includes(name)) found.delete(name);
+  if (!wanted.length || isSearching) return;
+  isSearching = true;
+  const asked = terms;
+  try {
+    for (const { key, value } of wanted) {
+      const { ids } = await ask(`/api/search?${key}=${encodeURIComponent(value)}`);
+      found.set(`${key}:${value}`, new Set(ids));
+    }
+  } catch (error) {
+    tell(error.message);
+  }
+  isSearching = false;
+  if (asked === terms) filterRows();
+  else search();
+}
+
+async function load() {
+  let before = "";
+  let loaded = 0;
+  do {
+    const page = await ask(`/api/calls${before && `?before=${before}`}`);
+    rows.putKept(page.calls.reverse());
+    loaded += page.calls.length;
+    before = page.next;
+    filterRows();
+  } while (before && loaded < MAX_ROWS);
+}
+
+function watch() {
+  const events = new EventSource("/api/stream");
+  const connection = byId("connection");
+  events.onopen = () => {
+    connection.textContent = "live";
+    connection.className = "";
+    load().catch((error) => tell(error.message));
+  };
+  events.onerror = () => {
+    connection.textContent = "Loom does not answer";
+    connection.className = "lost";
+    if (events.readyState === EventSource.CLOSED) setTimeout(watch, 2000); // it was refused, not lost
+  };
+  events.addEventListener("calls", (event) => {
+    const batch = JSON.parse(event.data);
+    leftOut += batch.leftOut;
+    isIncomplete ||= batch.leftOut > 0;
+    rows.put(batch.calls);
+    if (!rows.isPaused && batch.calls.some((row) => row.id === detail.id)) detail.refresh();
+    update();
+  });
+}
+
+async function route() {
+  const [, page = "", id] = location.hash.split("/");
+  const name = ["methods", "state"].includes(page) ? page : "calls";
+  for (const each of ["calls", "methods", "state"]) byId(each).hidden = each !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === (name === "calls" ? "#/" : `#/${name}`)) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  try {
+    if (name === "methods") await showMethods();
+    if (name === "state") await showState();
+  } catch (error) {
+    byId(name).textContent = error.message;
+  }
+  if (name !== "calls") return;
+  const chosen = page === "call" && id ? decodeURIComponent(id) : null;
+  if (chosen !== null && list.isFollowing) list.follow(false);
+  list.select(chosen);
+  await detail.show(chosen);
+  list.draw();
+}
+
+function pause() {
+  if (rows.isPaused) rows.resume();
+  else rows.isPaused = true;
+  pressed("pause", rows.isPaused);
+  filterRows();
+}
+
+async function clear() {
+  try {
+    await ask("/api/clear", { method: "POST" });
+  } catch (error) {
+    return tell(error.message);
+  }
+  rows.clear();
+  leftOut = 0;
+  location.hash = "#/";
+  filterRows();
+}
+
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  byId("theme").textContent = name === "dark" ? "Light" : "Dark";
+}
+
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+  if (event.key === "Escape") {
+    if (document.activeElement === byId("filter")) byId("viewport").focus();
+    else location.hash = "#/";
+    return;
+  }
+  if (event.target.closest("input, textarea")) return;
+  const beside = (by) => {
+    const id = list.beside(by);
+    if (!id) return;
+    list.select(id); // the next key may come before the hash has changed
+    location.hash = `#/call/${id}`;
+  };
+  const actions = {
+    j: () => beside(1),
+    k: () => beside(-1),
+    c: () => detail.copy(),
+    p: pause,
+    "/": () => byId("filter").focus(),
+    "?": () => byId("help").showModal(),
+  };
+  if (actions[event.key]) {
+    event.preventDefault();
+    actions[event.key]();
+  }
+}
+
+byId("filter").addEventListener("input", filterChanged);
+byId("pause").addEventListener("click", pause);
+byId("clear").addEventListener("click", clear);
+byId("follow").addEventListener("click", () => { list.follow(!list.isFollowing); list.draw(); });
+byId("help-button").addEventListener("click", () => byId("help").showModal());
+byId("theme").addEventListener("click", () => {
+  const name = byId("theme").textContent.toLowerCase();
+  theme(name);
+  localStorage.setItem("loom-theme", name);
+});
+addEventListener("keydown", key);
+addEventListener("hashchange", route);
+theme(localStorage.getItem("loom-theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+setInterval(() => {
+  if (!byId("methods").hidden || !byId("state").hidden) route();
+  if (rows.isPaused) return;
+  search(); // what came since
+  if (isIncomplete) {
+    isIncomplete = false;
+    load().catch((error) => tell(error.message));
+  }
+}, REFRESH_MS);
+route();
+watch();

@@ -1,0 +1,182 @@
+"""The inspector's page in a real Chromium: what it shows against what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.loom.account import WAIT_S, eventually
+from tests.loom.recording.calls import unary
+from tests.loom.test_inspector import HELLO, Watched, watching
+
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
+
+EVIL = "<img src=x onerror=\"document.title='taken'\">"
+
+
+@asynccontextmanager
+async def looking(watched: Watched, path: str = "/") -> AsyncIterator[Page]:
+    """The page, which must not have raised or been refused anything when it is left."""
+    complaints: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = await browser.new_context(viewport={"width": 1280, "height": 720})
+        page = await context.new_page()
+        page.set_default_timeout(3_000 * WAIT_S)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        await page.goto(f"http://127.0.0.1:{watched.loom.ui.port}{path}")
+        await expect(page.locator("#connection")).to_have_text("live")
+        try:
+            yield page
+        finally:
+            await browser.close()
+    assert complaints == []
+
+
+async def shows(page: Page, rows: int) -> None:
+    await expect(page.locator("#viewport .row")).to_have_count(rows)
+
+
+async def test_calls_appear_decoded_as_text_and_nothing_of_them_becomes_html() -> None:
+    evil = b"\n" + bytes([len(EVIL)]) + EVIL.encode()
+    async with watching() as watched, looking(watched) as page:
+        await watched.unary(evil, metadata=(("x-evil", EVIL), ("authorization", "s3cret")))
+        await page.locator("#viewport .row").click()
+        await expect(page.locator("#detail pre").first).to_contain_text("<img src=x")
+        for name, text in [
+            ("Metadata", "x-evil"),
+            ("Status and trailers", "OK (0)"),
+            ("Timing", "response 0"),
+            ("Raw", "<img src=x"[:9]),
+        ]:
+            await page.get_by_role("tab", name=name).click()
+            await expect(page.locator("#panel")).to_contain_text(text)
+            assert "s3cret" not in await page.locator("body").inner_text()
+        assert await page.locator("#detail img").count() == 0
+        assert await page.title() == "Loom"
+
+
+async def test_a_call_is_in_flight_until_it_ends_and_a_herd_is_flagged() -> None:
+    async with watching() as watched, looking(watched) as page:
+        held = watched.channel.unary_unary("/test.Interop/Held")
+        calls = [asyncio.ensure_future(held(b"same")) for _ in range(3)]
+        await expect(page.locator("#viewport .live")).to_have_count(3)
+        await expect(page.locator("#viewport .herd").last).to_have_text("×3")
+
+        async def all_there() -> bool:
+            return len(watched.backend.seen) == 3
+
+        await eventually(all_there)
+        watched.backend.go_on.set()
+        await asyncio.gather(*calls)
+        await expect(page.locator("#viewport .ok")).to_have_count(3)
+
+
+async def test_the_filter_speaks_of_method_status_metadata_and_body() -> None:
+    async with watching() as watched:
+        await watched.unary(HELLO, metadata=(("x-tenant", "blue"),))
+        await watched.unary(b"\n\x05other")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await watched.unary(b"\n\x04more", metadata=(("x-status", "5"),))
+        async with looking(watched) as page:
+            for text, count in [
+                ("", 3),
+                ("status:!OK", 1),
+                ("status:OK method:Un*", 2),
+                ("method:Get*", 0),
+                ("body:WELCOME", 1),
+                ("body:!welcome status:OK", 1),
+                ("metadata:x-tenant", 1),
+                ("not_found", 1),
+                ("ms:<60000", 3),
+                ("is:duplicate", 0),
+            ]:
+                await page.locator("#filter").fill(text)
+                await shows(page, count)
+            await page.locator("#filter").fill("colour:red")
+            await expect(page.locator("#told")).to_contain_text("there is no “colour:”")
+
+
+async def test_keys_links_pause_and_clear() -> None:
+    async with watching() as watched:
+        for number in range(3):
+            await watched.unary(b"\n\x01" + str(number).encode())
+        ids = [record.id for record in reversed(watched.loom.capture.ring.newest_first())]
+        async with looking(watched, f"/#/call/{ids[1]}") as page:
+            chosen = page.locator('#viewport .row[aria-selected="true"]')
+            await expect(chosen).to_have_attribute("data-id", ids[1])
+            await expect(page.locator("#detail pre").first).to_contain_text('"1"')
+            await page.keyboard.press("j")
+            await expect(chosen).to_have_attribute("data-id", ids[2])
+            await page.keyboard.press("k")
+            await page.keyboard.press("k")
+            await expect(chosen).to_have_attribute("data-id", ids[0])
+            await expect(page.locator("#detail pre").first).to_contain_text('"0"')
+            await page.keyboard.press("Escape")
+            await expect(page.locator("#detail")).to_be_hidden()
+            await page.keyboard.press("/")
+            await expect(page.locator("#filter")).to_be_focused()
+            await page.keyboard.press("Escape")
+            await page.keyboard.press("p")
+            await watched.unary()
+            await expect(page.locator("#told")).to_contain_text("paused, 1 wait")
+            await shows(page, 3)
+            await page.keyboard.press("p")
+            await shows(page, 4)
+            await page.locator("#clear").click()
+            await shows(page, 0)
+            await page.keyboard.press("?")
+            await expect(page.locator("#help")).to_be_visible()
+
+
+async def test_ten_thousand_calls_are_a_few_elements_and_following_stops_on_scrolling() -> None:
+    async with watching() as watched:
+        ring = watched.loom.capture.ring
+        ring._max_records = 10_000
+        for call in range(10_000):
+            for event in unary(1_000_000 + call, method=f"/test.Interop/Get{call}"):
+                watched.loom.capture.recorder(event)
+        async with looking(watched) as page:
+            await expect(page.locator("#told")).to_contain_text("10000 of 10000 calls")
+            assert await page.locator("#viewport .row").count() < 100
+            await expect(page.locator("#viewport .row").last).to_contain_text("Get9999")
+            await page.locator("#filter").fill("method:Get77*")
+            await expect(page.locator("#told")).to_contain_text("111 of 10000 calls")
+            await page.locator("#filter").fill("")
+            await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
+            await page.locator("#viewport").hover()
+            await page.mouse.wheel(0, -2_000)
+            await expect(page.locator("#follow")).to_have_attribute("aria-pressed", "false")
+            at = await page.locator("#viewport").evaluate("element => element.scrollTop")
+            await watched.unary()
+            await expect(page.locator("#told")).to_contain_text("10000 of 10000 calls")
+            assert await page.locator("#viewport").evaluate("element => element.scrollTop") == at
+
+
+async def test_methods_and_state_have_pages_and_columns_sort() -> None:
+    async with watching() as watched:
+        await watched.unary()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await watched.unary(metadata=(("x-status", "5"),))
+        async with looking(watched) as page:
+            await page.get_by_role("button", name="Status", exact=True).click()
+            await expect(page.locator("#viewport .row").last).to_contain_text("OK")
+            await expect(page.get_by_role("columnheader", name="Status")).to_have_attribute("aria-sort", "ascending")
+            await page.get_by_role("link", name="Methods").click()
+            await expect(page.locator("#methods")).to_contain_text("50.0 %")
+            await page.get_by_role("link", name="State").click()
+            await expect(page.locator("#state")).to_contain_text("keptBytes")
