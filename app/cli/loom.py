@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ from app.cli.failure import CommandError
 from app.cli.loom_flags import from_file, show_version
 from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
 from app.loom.capture import CaptureConfig
+from app.loom.demo.backend import Shop
+from app.loom.demo.backend import serving as demo_backend
+from app.loom.demo.traffic import flowing
 from app.loom.proxy import tls
 from app.loom.recording.session import SessionError, session_path
 from app.loom.rules.file import RulesError
@@ -97,6 +101,9 @@ def loom(
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
     ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Bring a backend along, and clients that call it until Loom is stopped.")
+    ] = False,
     replay: Annotated[
         str,
         typer.Option(
@@ -156,8 +163,10 @@ def loom(
             schema=_schema(proto_dir, descriptor_set),
         ),
     )
-    if replay and export:
-        raise CommandError("--replay and --export exclude each other", status=2)
+    if demo + bool(replay) + bool(export) > 1:
+        raise CommandError("--demo, --replay and --export exclude each other", status=2)
+    if demo and (backend_tls or config.listen_tls is not None):
+        raise CommandError("--demo brings its own backend and clients, which speak no TLS", status=2)
     if export:
         loom_session.export(export, config.capture.schema)
         return
@@ -170,24 +179,30 @@ def loom(
         try:
             # The second signal cancels it, and nothing else does.
             with contextlib.suppress(asyncio.CancelledError):
-                runner.run(_run(config, json_line))
+                runner.run(_run(config, json_line, Shop.load() if demo else None))
         except RulesError as error:
             raise CommandError(f"--mutate: {error}", status=2) from error
         except (ListenError, SessionError) as error:
             raise CommandError(str(error)) from error
 
 
-async def _run(config: Config, json_line: bool) -> None:
+async def _run(config: Config, json_line: bool, shop: Shop | None) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _signalled, asked, asyncio.current_task())
-    async with running(config) as loom:
+    async with contextlib.AsyncExitStack() as stack:
+        if shop is not None:
+            port = await stack.enter_async_context(demo_backend(shop))
+            config = replace(config, backend=HostPort("127.0.0.1", port))
+        loom = await stack.enter_async_context(running(config))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         loop.add_signal_handler(signal.SIGHUP, loom.mutations.reload)
         _announce(loom, config, json_line)
+        if shop is not None:
+            await stack.enter_async_context(flowing(str(loom.listen), shop))
         await asked.wait()
         _log.info("stopping: the clients are asked to go, and calls under way may take %g s", config.stop_s)
 

@@ -223,7 +223,9 @@ def _decoder(loaded: Loaded, otherwise: Schema | None) -> Decoder:
             print(f"skipped: a schema: {error}", file=sys.stderr)
         else:
             schemas[schema.hash] = schema
-    return Decoder(schemas.get, otherwise)
+    # Its first calls may have ended before their schema had come: the newest of the session is the best guess.
+    newest = next(reversed(schemas.values()), None)
+    return Decoder(schemas.get, otherwise or newest)
 
 
 def _short(value: Any) -> str:

@@ -73,7 +73,7 @@ class Decoder:
             of = method.input if kept.direction is Direction.REQUEST else method.output
             try:
                 return to_json(data, of, schema)
-            except TranscodeError:
+            except (TranscodeError, RecursionError):
                 pass  # cut, or another version's: its bytes tell what they can
         fields = schemaless.describe(data)
         if fields is not None:
