@@ -14,7 +14,11 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from app.cli.failure import CommandError
+from app.cli.loom import loom as command
 from app.loom.bootstrap import Config, HostPort, running
 from app.loom.call import Direction, Ended, Ending, HalfClosed, Started, Status
 from app.loom.capture import CaptureConfig
@@ -282,20 +286,28 @@ async def test_an_export_has_field_names_where_the_schema_was_recorded(tmp_path:
     assert json.loads(fields["request"][0]["json"]) == {"text": "hi"}
 
 
-def test_the_command_refuses_before_the_first_call_what_it_can_not_send_whole(tmp_path: Path) -> None:
+def refusal(*flags: str) -> CommandError:
+    program = typer.Typer()
+    program.command()(command)
+    with pytest.raises(CommandError) as error:
+        CliRunner().invoke(program, list(flags), catch_exceptions=False)
+    return error.value
+
+
+def test_the_command_refuses_before_the_first_call_what_it_can_not_send_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.loom.logs.configure", lambda _level: None)
     path = tmp_path / "s.jsonl"
-    assert loom("--replay", str(path)).returncode == 2
+    assert "is neither a file nor a session in" in str(refusal("--replay", "no-such-session"))
     path.write_bytes(b"")
-    empty = loom("--replay", str(path))
-    assert (empty.returncode, empty.stderr) == (1, f"error: {path}: no call in it\n")
+    assert (str(refusal("--replay", str(path))), refusal("--replay", str(path)).status) == (f"{path}: no call in it", 1)
     record = recorded(begun((b"authorization", b"Bearer s")), request(1, b"ask"), over())
     path.write_bytes(to_line(record, record.kind()))
-    ended = loom("--replay", str(path), "--backend", "127.0.0.1:1")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "give --metadata authorization=VALUE or $LOOM_AUTH" in ended.stderr
-    ended = loom("--replay", str(path), "--backend", "127.0.0.1:1", LOOM_AUTH="Bearer x")
-    assert (ended.returncode, "can't be reached" in ended.stderr) == (1, True)
-    ended = loom("--replay", "nowhere", "--export", "nowhere")
-    assert (ended.returncode, ended.stderr) == (2, "error: --replay and --export exclude each other\n")
-    ended = loom("--replay", str(path), "--metadata", "s3cret")
-    assert (ended.returncode, "s3cret" in ended.stderr) == (2, False)
+    unsaid = refusal("--replay", str(path), "--backend", "127.0.0.1:1")
+    assert "give --metadata authorization=VALUE or $LOOM_AUTH" in str(unsaid)
+    assert unsaid.status == 2
+    monkeypatch.setenv("LOOM_AUTH", "Bearer x")
+    assert "can't be reached" in str(refusal("--replay", str(path), "--backend", "127.0.0.1:1"))
+    assert "s3cret" not in str(refusal("--replay", str(path), "--metadata", "s3cret"))
+    assert "exclude each other" in str(refusal("--replay", "nowhere", "--export", "nowhere"))
