@@ -20,6 +20,7 @@ from app.loom.capture import Capture, CaptureConfig, CountedAndRecorded, capturi
 from app.loom.grpcurl import Target
 from app.loom.inspector.app import inspector
 from app.loom.inspector.guard import Guard, is_loopback
+from app.loom.inspector.replays import Replays
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
 from app.loom.mutation import Mutations
@@ -131,10 +132,20 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             return {"breaker": health.breaker, "rules": mutations.state()}
 
         views = Views(capture.schemas, Target(str(listen), tls=config.listen_tls is not None))
+        page = inspector(
+            capture,
+            views,
+            stats,
+            probes(health, metrics),
+            thread,
+            replay=Replays(upstream, views, capture.schemas),
+            state=state,
+            reload=mutations.reload,
+        )
         token = None if config.is_ui_open or is_loopback(str(config.ui)) else secrets.token_urlsafe(24)
         server = _Server(
             uvicorn.Config(
-                Guard(inspector(capture, views, stats, probes(health, metrics), thread, state=state), token=token),
+                Guard(page, token=token),
                 ws="none",
                 lifespan="off",
                 log_config=None,

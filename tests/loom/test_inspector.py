@@ -157,7 +157,6 @@ async def test_pages_follow_each_other_and_bad_questions_are_told_what_is_right(
     assert "no such call" in (await watched.get("/api/calls/none", 404))["error"]
     assert "not kept" in (await watched.get("/api/calls?before=none", 404))["error"]
     assert "is wanted" in (await watched.get("/api/search", 400))["error"]
-    assert (await watched.http.post("/api/replay/none")).status_code == 404
 
 
 async def test_bodies_and_metadata_are_searched_methods_counted_and_all_exported_and_cleared(watched: Watched) -> None:
@@ -242,3 +241,36 @@ async def test_what_was_evicted_is_told(watched: Watched) -> None:
         await watched.unary()
     page = await watched.get("/api/calls")
     assert (page["kept"], page["evicted"]) == (2, 2)
+
+
+async def test_a_call_is_made_again_edited_or_not_and_shown_beside_its_original(watched: Watched) -> None:
+    await watched.unary(metadata=(("authorization", "Bearer s3cret"), ("x-id", "1")))
+    (row,) = (await watched.get("/api/calls"))["calls"]
+    path = f"/api/replay/{row['id']}"
+    refused = await watched.http.post(path)
+    assert (refused.status_code, refused.json()["error"]) == (400, "its authorization was redacted, and is not given")
+    given = {"metadata": {"authorization": "Bearer other"}}
+    same = (await watched.http.post(path, json=given)).json()
+    assert (same["sameStatus"], same["sameBody"]) == (True, True)
+    assert dict(watched.backend.seen[-1].metadata)["authorization"] == "Bearer other"
+    assert "other" not in json.dumps(same)
+    edited = (await watched.http.post(path, json={**given, "messages": [{"text": "else"}]})).json()
+    assert edited["differences"] == [{"where": "response[0].text", "before": "welcome", "after": "else"}]
+    assert edited["replay"]["messages"][-1]["json"] == {"text": "else"}
+    for bad, said in [
+        ({**given, "messages": [{"txt": 1}]}, "request 0: "),
+        ({**given, "messages": {}}, "a list is wanted"),
+        ({"metadata": []}, "authorization was redacted"),
+        ({"what": 1}, "an edit is an object"),
+    ]:
+        answer = await watched.http.post(path, json=bad)
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]
+    assert (await watched.http.post("/api/replay/none")).status_code == 404
+    assert len((await watched.get("/api/calls"))["calls"]) == 1
+
+
+async def test_rules_that_are_not_there_are_not_read_again(watched: Watched) -> None:
+    answer = await watched.http.post("/api/rules/reload")
+    assert answer.status_code == 409
+    assert "--mutate" in answer.json()["error"]

@@ -36,7 +36,9 @@ _UTF8: Final = ("utf-8", "backslashreplace")
 
 Replay = Callable[[Record, Any], Awaitable[Mapping[str, Any]]]
 """Makes a recorded call again, edited as the second argument (the request's JSON body, or `None`) says; returns what
-the page shows. Raises `ValueError` for an edit that does not fit."""
+the page shows. Raises `ValueError` for an edit that does not fit, or a call that can't be made."""
+Reload = Callable[[], str]
+"""Reads the rules again; returns why they were refused, or nothing."""
 State = Callable[[], Mapping[str, Any]]
 """What else there is to know: the breaker's state, the rules."""
 
@@ -50,6 +52,7 @@ def inspector(
     *,
     replay: Replay | None = None,
     state: State = dict,
+    reload: Reload | None = None,
 ) -> Starlette:
     """The application, without its guard. `routes` are those of the probes. `thread` does what takes
     long; with one worker, whoever asks for much waits for himself. Replaying is there where `replay` is."""
@@ -145,10 +148,16 @@ def inspector(
                 raise HTTPException(413, f"an edited call has {MAX_EDIT_BYTES >> 20} MiB at most")
         try:
             edited = json.loads(body) if body else None
-            shown = await replay(found, edited) if replay else {}
+            shown = dict(await replay(found, edited)) if replay else {}
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         return JSONResponse(shown)
+
+    async def reread(_: Request) -> Response:
+        problem = reload() if reload else ""
+        if problem:
+            raise HTTPException(409, f"the rules stay as they were: {problem}")
+        return JSONResponse(state())
 
     own = [
         Route("/", page),
@@ -161,6 +170,7 @@ def inspector(
         Route("/api/methods", methods),
         Route("/api/state", whole),
         *([Route("/api/replay/{id}", again, methods=["POST"])] if replay else []),
+        *([Route("/api/rules/reload", reread, methods=["POST"])] if reload else []),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=[*routes, *own], exception_handlers={HTTPException: _failed})

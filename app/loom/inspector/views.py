@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.loom.call import Direction, Headers, StreamKind, binary_value
 from app.loom.capture import declared_kind
+from app.loom.decoding import CompressionError, plain
 from app.loom.grpcurl import Target, command
 from app.loom.recording.lines import mutations
 from app.loom.recording.record import Kept, Record
+from app.loom.replay import secrets_of
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import TranscodeError
 from app.loom.schema.schema import Schema
@@ -24,7 +25,6 @@ MAX_SHOWN_BYTES: Final = 4 << 20
 """Of one call's messages, decoded for its page; what is past it is shown by its size alone."""
 MAX_RAW_BYTES: Final = 64 << 10
 """Of one message, as hexadecimal digits."""
-MAX_DECOMPRESSED_BYTES: Final = 8 << 20
 
 
 class Views:
@@ -51,9 +51,9 @@ class Views:
             "streamKind": self._kind(record).value,
             "peer": started.peer,
             "live": ended is None,
+            "mutated": record.is_mutated,
             "requests": record.requests,
             "responses": record.responses,
-            "mutated": record.is_mutated,
             "statusName": None,
             "durationMs": None,
         }
@@ -70,20 +70,17 @@ class Views:
     def detail(self, record: Record, schema: Schema | None) -> dict[str, Any]:
         """All of it, decoded. Takes its time, and may be made in any thread."""
         started, ended = record.started, record.ended
-        encodings = {
-            Direction.REQUEST: _value(record.headers, b"grpc-encoding"),
-            Direction.RESPONSE: _value(record.response_headers, b"grpc-encoding"),
-        }
         messages, left = [], MAX_SHOWN_BYTES
         for kept in list(record.messages):
             left -= len(kept.data)
-            messages.append(self._message(kept, record, schema, encodings[kept.direction], is_shown=left >= 0))
+            messages.append(self._message(kept, record, schema, is_shown=left >= 0))
         detail = self.row(record) | {
             "authority": started.authority,
             "timeoutMs": None if started.timeout_s is None else round(started.timeout_s * 1e3, 3),
             "schema": None if schema is None else schema.hash,
             "isDecodedBySchema": schema is not None and schema.method(started.method) is not None,
             "messages": messages,
+            "redacted": sorted(secrets_of(record)),
             "messagesLeftOut": record.left_out,
             "mutations": mutations(record),
             "metadata": _pairs(record.headers),
@@ -109,9 +106,7 @@ class Views:
         schema = None if record.schema is None else self._schemas.by_hash(record.schema)
         return declared_kind(record, schema)
 
-    def _message(
-        self, kept: Kept, record: Record, schema: Schema | None, encoding: bytes, *, is_shown: bool
-    ) -> dict[str, Any]:
+    def _message(self, kept: Kept, record: Record, schema: Schema | None, *, is_shown: bool) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "direction": kept.direction.value,
             "index": kept.position,
@@ -124,12 +119,11 @@ class Views:
         shown["raw"] = kept.data[:MAX_RAW_BYTES].hex()
         if len(kept.data) < kept.size:
             return shown | {"cut": True, "problem": f"only the first {len(kept.data)} bytes were kept"}
-        data: bytes | None = kept.data
-        if kept.compressed:
-            data = decompressed(kept.data, encoding)
-            if data is None:
-                return shown | {"problem": f"compressed by {encoding.decode('latin-1') or 'nothing known'}, not shown"}
-        return shown | _decoded(data or b"", kept.direction, record.started.method, schema)
+        try:
+            data = plain(record, kept)
+        except CompressionError as error:
+            return shown | {"problem": str(error)}
+        return shown | _decoded(data, kept.direction, record.started.method, schema)
 
     def _grpcurl(self, record: Record, messages: Sequence[Mapping[str, Any]]) -> str | None:
         """`None` where a request can't be written as JSON."""
@@ -138,18 +132,6 @@ class Views:
             return None
         bodies = [message["json"] for message in requests]
         return command(record.started.method, bodies, record.headers, self._target, record.started.timeout_s)
-
-
-def decompressed(data: bytes, encoding: bytes) -> bytes | None:
-    """A message as it was before `grpc-encoding`; `None` where that is none of gRPC's, or it is too large."""
-    if encoding not in (b"gzip", b"deflate"):
-        return None
-    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either header
-    try:
-        plain = inflate.decompress(data, MAX_DECOMPRESSED_BYTES)
-    except zlib.error:
-        return None
-    return plain if inflate.eof else None
 
 
 def _decoded(data: bytes, direction: Direction, path: str, schema: Schema | None) -> dict[str, Any]:
