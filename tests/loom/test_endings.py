@@ -13,7 +13,7 @@ from app.loom.call import Ending, Status
 from app.loom.proxy import framing
 from tests.loom import wire
 from tests.loom.account import WAIT_S
-from tests.loom.conftest import UNLIMITED, path, proxied
+from tests.loom.conftest import LANES, UNLIMITED, path, proxied
 from tests.loom.raw import Peer, client, scripted
 from tests.loom.wire import OK_TRAILERS, REQUEST_HEADERS, RESPONSE_HEADERS, data, frame, goaway, message, reset
 
@@ -72,8 +72,9 @@ ENDS: dict[str, tuple[Answer, Ending]] = {
 }
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("name", list(ENDS))
-async def test_the_status_told_is_the_one_that_the_client_got(name: str) -> None:
+async def test_the_status_told_is_the_one_that_the_client_got(name: str, lane: str) -> None:
     answer, ending = ENDS[name]
 
     async def script(peer: Peer) -> None:
@@ -82,7 +83,7 @@ async def test_the_status_told_is_the_one_that_the_client_got(name: str) -> None
         peer.send(answer(peer, stream))
         await peer.end()
 
-    async with scripted(script) as port, proxied(port) as front:
+    async with scripted(script) as port, proxied(port, interception=LANES[lane]) as front:
         options = [*UNLIMITED, ("grpc.enable_retries", 0)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}", options=options) as channel:
             call = channel.unary_stream("/test.Raw/Call")(b"ask", timeout=30)
@@ -98,8 +99,9 @@ async def test_the_status_told_is_the_one_that_the_client_got(name: str) -> None
         assert told.responses[: len(responses)] == responses
 
 
+@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: bool) -> None:
+async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: bool, lane: str) -> None:
     may_die = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -110,7 +112,7 @@ async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: boo
             peer.writer.write_eof()
             await peer.end()
 
-    async with scripted(script) as port, proxied(port) as front:
+    async with scripted(script) as port, proxied(port, interception=LANES[lane]) as front:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
             call = channel.unary_stream("/test.Raw/Call")(b"ask")
             assert await call.read() == b"first"

@@ -154,7 +154,7 @@ async def test_a_backend_that_goes_away_in_two_steps_finishes_what_it_has() -> N
         await caller.end()
         first, *others = await front.account.ended(3)
         assert first.end.status is Status.OK
-        assert {call.end.status for call in others} == {Status.UNAVAILABLE}
+        assert {(call.end.status, call.end.ending) for call in others} == {(Status.UNAVAILABLE, Ending.REFUSED)}
 
 
 async def test_what_a_backend_sent_before_it_closed_reaches_a_client_that_reads_late() -> None:

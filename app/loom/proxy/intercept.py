@@ -21,7 +21,7 @@ from h2.exceptions import ProtocolError, StreamClosedError, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
 
 from app.concurrency.tasks import TaskSet
-from app.loom.call import Direction, Headers
+from app.loom.call import Direction, Ending, Headers
 from app.loom.proxy.answer import trailers_only
 from app.loom.proxy.flow import END_STREAM, Flow
 from app.loom.proxy.framing import PREFACE, Budget, GoawayFilter
@@ -280,7 +280,7 @@ class Interceptor:
             self.ask_to_go()  # for the next call there may be a backend
             return
         if self._is_refused():
-            _reset(self._client, stream, ErrorCodes.REFUSED_STREAM)
+            self._refuse_stream(stream)
             return
         asked = None
         if self._interception is not None:
@@ -389,10 +389,14 @@ class Interceptor:
     def _refuse(self, exchange: _Exchange) -> None:
         """Not processed: clients may send it again elsewhere."""
         self._forget(exchange)
-        _reset(self._client, exchange.stream, ErrorCodes.REFUSED_STREAM)
+        self._refuse_stream(exchange.stream)
+
+    def _refuse_stream(self, stream: int) -> None:
+        self._relay.ends_by(stream, Ending.REFUSED)
+        _reset(self._client, stream, ErrorCodes.REFUSED_STREAM)
 
     def _reply(self, stream: int, headers: Headers) -> None:
-        self._relay.answers(stream)
+        self._relay.ends_by(stream, Ending.BY_LOOM)
         with contextlib.suppress(StreamClosedError):  # it may have been cancelled right behind
             self._client.send_headers(stream, headers, end_stream=True)
         _reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted

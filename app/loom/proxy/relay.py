@@ -66,7 +66,7 @@ class _Call:
     __slots__ = (
         "http_status",
         "is_half_closed",
-        "is_own",
+        "known_ending",
         "number",
         "requests",
         "responses",
@@ -79,7 +79,7 @@ class _Call:
         self.started_at = started_at
         self.timeout_s = timeout_s
         self.is_half_closed = False
-        self.is_own = False
+        self.known_ending: Ending | None = None
         self.http_status: int | None = None
         self.requests = _Side(Direction.REQUEST)
         self.responses = _Side(Direction.RESPONSE)
@@ -137,11 +137,11 @@ class Relay:
         call = self._live.get(stream)
         return None if call is None else call.number
 
-    def answers(self, stream: int) -> None:
-        """The answer that comes next on this stream is Loom's own."""
+    def ends_by(self, stream: int, ending: Ending) -> None:
+        """The end that comes next on this stream is Loom's doing, and this is why."""
         call = self._live.get(stream)
         if call is not None:
-            call.is_own = True
+            call.known_ending = ending
 
     @property
     def boundary(self) -> int | None:
@@ -309,9 +309,7 @@ class Relay:
                 self._end_by_headers(stream, call, Ending.TRAILERS, headers, head, at)
         elif is_end:
             call.http_status = head.http_status
-            self._end_by_headers(
-                stream, call, Ending.BY_LOOM if call.is_own else Ending.TRAILERS_ONLY, headers, head, at
-            )
+            self._end_by_headers(stream, call, call.known_ending or Ending.TRAILERS_ONLY, headers, head, at)
         elif head.http_status is None or head.http_status >= HTTP_OK:  # those below only announce the real one
             call.http_status = head.http_status or HTTP_OK
             call.responses.is_readable = head.is_grpc
@@ -366,6 +364,8 @@ class Relay:
     def _reset(self, stream: int, ending: Ending, payload: bytes | None, at: float) -> None:
         call = self._live[stream]
         code = int.from_bytes(payload[:4]) if payload else 0
+        if ending is Ending.RESET_BY_BACKEND:
+            ending = call.known_ending or ending
         if ending is Ending.RESET_BY_CLIENT and call.http_status not in (None, HTTP_OK):
             # It can't take the answer, and its status is what it makes of that.
             status = of_http(call.http_status or HTTP_OK)
