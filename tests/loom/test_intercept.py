@@ -236,6 +236,37 @@ async def test_one_stream_at_a_time_where_the_backend_allows_no_more() -> None:
         assert await asyncio.gather(*(unary(request) for request in requests)) == requests
 
 
+async def test_streams_opened_before_the_client_knew_how_many_are_allowed_are_refused_alone() -> None:
+    async def script(peer: Peer) -> None:
+        peer.send(wire.settings(max_concurrent_streams=1))
+        stream, _ = await peer.headers()
+        peer.send(peer.block(stream, [*RESPONSE_HEADERS, *OK_TRAILERS], end=True))
+        await peer.end()
+
+    async with (
+        scripted(script) as port,
+        proxied(port, interception=Untouched()) as front,
+        client(front.port) as caller,
+    ):
+        caller.send(*(caller.block(stream, REQUEST_HEADERS, end=True) for stream in (1, 3, 5)))
+        told = await front.account.ended(3)
+        assert [call.end.ending for call in told] == [Ending.TRAILERS_ONLY, Ending.REFUSED, Ending.REFUSED]
+
+
+async def test_a_backend_that_never_sends_its_settings_is_given_up_though_the_client_has_gone() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with proxied(server.sockets[0].getsockname()[1], Limits(dial_s=0.3), interception=Untouched()) as front:
+        async with client(front.port) as caller:
+            await front.account.until(lambda: front.account.counts["connected"] == 1)
+            caller.writer.transport.abort()
+        await front.account.until(lambda: front.account.counts["disconnected"] == 1)
+    server.close()
+
+
 async def test_large_metadata_and_large_messages_pass() -> None:
     async with path(interception=Untouched()) as through:
         metadata = (("x-large", "v" * 60_000), ("x-more-bin", bytes(4_000)))

@@ -227,11 +227,23 @@ class Connection:
         lane = self._lane = self._make_lane(relay, self.client.send, backend.send, self.close, ())
         # Not right now: it is found out while bytes are still being passed on.
         lane.on_drained = lambda: self._later(backend)
-        lane.on_started = self.client.resume
+        lane.on_started = self._settled
         self.client.intercept(backend, lane.client_bytes)
         if not self.client.transport.is_closing():
             self.client.transport.pause_reading()
+        # While the client is not read, it is not noticed either if it goes.
+        self._set_timer(self._limits.dial_s, self._unsettled)
         backend.intercept(self.client, lane.backend_bytes)
+
+    def _settled(self) -> None:
+        """The backend has told its settings."""
+        if self._live_at_end is None:
+            self._cancel_timer()
+        self.client.resume()
+
+    def _unsettled(self) -> None:
+        _log.warning("connection %d from %s: the backend has sent no SETTINGS in time", self._number, self._peer)
+        self.close()
 
     def _join(self, backend: BackendLeg) -> None:
         relay = self._relay = self._make_relay(self._number, self._peer, self._blinded)

@@ -154,9 +154,9 @@ class Interceptor:
         streams = self._limits.streams
         if self._to_backend is not None:
             streams = min(streams, self._backend.remote_settings.max_concurrent_streams)
-        self._client.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = streams
-        self._client.local_settings.acknowledge()
         self._client.initiate_connection()
+        # In a frame of its own, and so in force once the client has acknowledged it, and not for what it opens before.
+        self._client.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self._client.increment_flow_control_window(self._limits.intercepted_bytes - 65_535)
         self._flush()
         if self._is_asked:
