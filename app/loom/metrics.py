@@ -177,6 +177,8 @@ class LoomMetrics:
         if event.problem:
             self._mutations_left.child(event.direction.value).value += 1
         else:
+            if event.position is not None and len(self._methods) < MAX_METHODS:
+                self._methods.add(method)  # its types are known, so it is a method
             label = method if method in self._methods else OTHER
             self._mutations.child(label, event.direction.value).value += 1
 

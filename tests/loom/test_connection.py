@@ -11,7 +11,7 @@ import pytest
 from app.loom.call import Ending, Status
 from app.loom.proxy import framing
 from app.loom.proxy.framing import PREFACE
-from app.loom.proxy.intercept import GOAWAY
+from app.loom.proxy.http2 import GOAWAY
 from app.loom.proxy.limits import Limits
 from tests.loom import wire
 from tests.loom.account import WAIT_S, eventually, refuses

@@ -19,7 +19,8 @@ from app.loom.call import Ending, Headers
 from app.loom.proxy.answer import unavailable
 from app.loom.proxy.events import ProxyEvents, Refusal
 from app.loom.proxy.framing import PREFACE
-from app.loom.proxy.intercept import GOAWAY, Interceptor
+from app.loom.proxy.http2 import GOAWAY
+from app.loom.proxy.intercept import Interceptor
 from app.loom.proxy.legs import BackendLeg, ClientLeg, Leg
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.link import GuardedUpstream, Link

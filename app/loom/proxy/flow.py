@@ -1,4 +1,4 @@
-"""One direction of one call in the intercept lane: what came and has not gone on yet.
+"""A call in the intercept lane, and its two directions: what came and has not gone on yet.
 
 What a flow holds is bounded by flow control, end to end: the sender gets room for more only as bytes go on.
 """
@@ -11,6 +11,7 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 
 from app.loom.call import Headers
+from app.loom.proxy.interception import CallInterception
 from app.loom.proxy.rewriting import MessageRewriter
 
 END_STREAM: Final[Headers] = ()
@@ -132,3 +133,19 @@ class Flow:
         if room > 0 and self._source_stream is not None:
             self._owed -= room
             self._source.acknowledge_received_data(room, self._source_stream)
+
+
+class Exchange:
+    """A call: its two flows, and what is to be done to it."""
+
+    def __init__(self, stream: int, requests: Flow, responses: Flow, asked: CallInterception | None) -> None:
+        self.stream = stream
+        """The client's."""
+        self.backend_stream: int | None = None
+        self.requests = requests
+        self.responses = responses
+        self.asked = asked
+
+    @property
+    def is_over(self) -> bool:
+        return self.requests.is_over and self.responses.is_over

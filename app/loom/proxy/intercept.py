@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from h2 import events
-from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, StreamClosedError, TooManyStreamsError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 
 from app.concurrency.tasks import TaskSet
 from app.loom.call import Direction, Ending, Headers
 from app.loom.proxy.answer import trailers_only
-from app.loom.proxy.flow import END_STREAM, Flow
+from app.loom.proxy.flow import END_STREAM, Exchange, Flow
 from app.loom.proxy.framing import PREFACE, Budget, GoawayFilter
-from app.loom.proxy.interception import CallInterception, Interception
+from app.loom.proxy.http2 import GOAWAY, headers_of, make_connection, reset
+from app.loom.proxy.interception import Interception
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Relay
 from app.loom.proxy.rewriting import MessageRewriter
@@ -33,27 +33,8 @@ from app.loom.proxy.status import read_request
 
 _log = logging.getLogger(__name__)
 
-GOAWAY: Final = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + (0x7FFFFFFF).to_bytes(4) + bytes(4)
-"""Open no more streams, and finish those that are open: the last id is the highest possible, the code NO_ERROR."""
-
 _NO_REWRITING: Final = frozenset({b"content-length"})
 """What is left out of headers whose messages may change."""
-
-
-class _Exchange:
-    """A call: its two flows, and what is to be done to it."""
-
-    def __init__(self, stream: int, requests: Flow, responses: Flow, asked: CallInterception | None) -> None:
-        self.stream = stream
-        """The client's."""
-        self.backend_stream: int | None = None
-        self.requests = requests
-        self.responses = responses
-        self.asked = asked
-
-    @property
-    def is_over(self) -> bool:
-        return self.requests.is_over and self.responses.is_over
 
 
 class Interceptor:
@@ -84,13 +65,13 @@ class Interceptor:
         self._answer = answer
         self._on_broken = on_broken
         self._to_client, self._to_backend = to_client, to_backend
-        self._client = _connection(limits, client_side=False)
-        self._backend = _connection(limits, client_side=True)
+        self._client = make_connection(limits, client_side=False)
+        self._backend = make_connection(limits, client_side=True)
         self._client_frames, self._backend_frames = GoawayFilter(skip=len(PREFACE)), GoawayFilter()
-        self._exchanges: dict[int, _Exchange] = {}
-        self._by_backend: dict[int, _Exchange] = {}
-        self._touched: set[_Exchange] = set()
-        self._stuck: set[_Exchange] = set()
+        self._exchanges: dict[int, Exchange] = {}
+        self._by_backend: dict[int, Exchange] = {}
+        self._touched: set[Exchange] = set()
+        self._stuck: set[Exchange] = set()
         self._early = bytearray()
         self._is_started = self._is_asked = self._is_broken = self._has_backend_ended = False
         self._backend_last: int | None = None
@@ -219,7 +200,7 @@ class Interceptor:
         if touched and self._has_backend_ended and self.is_drained:
             self.on_drained()
 
-    def _forget(self, exchange: _Exchange) -> None:
+    def _forget(self, exchange: Exchange) -> None:
         self._exchanges.pop(exchange.stream, None)
         self._stuck.discard(exchange)
         if exchange.backend_stream is not None:
@@ -246,9 +227,9 @@ class Interceptor:
     def _event(
         self,
         event: events.Event,
-        exchanges: dict[int, _Exchange],
-        flow_of: Callable[[_Exchange], Flow],
-        on_reset: Callable[[_Exchange, int], None],
+        exchanges: dict[int, Exchange],
+        flow_of: Callable[[Exchange], Flow],
+        on_reset: Callable[[Exchange, int], None],
     ) -> None:
         stream = getattr(event, "stream_id", None)
         if isinstance(event, events.RemoteSettingsChanged) or (isinstance(event, events.WindowUpdated) and not stream):
@@ -267,14 +248,14 @@ class Interceptor:
             if event.stream_ended is not None:
                 flow.end = END_STREAM
         elif isinstance(event, events.TrailersReceived):
-            flow.end = _headers(event.headers)
+            flow.end = headers_of(event.headers)
         elif isinstance(event, events.StreamEnded):
             flow.end = END_STREAM if flow.end is None else flow.end
         elif isinstance(event, events.StreamReset):
             on_reset(exchange, int(event.error_code or 0))
 
     def _request(self, event: events.RequestReceived) -> None:
-        stream, headers = event.stream_id or 0, _headers(event.headers)
+        stream, headers = event.stream_id or 0, headers_of(event.headers)
         if self._answer:
             self._reply(stream, self._answer)
             self.ask_to_go()  # for the next call there may be a backend
@@ -286,7 +267,7 @@ class Interceptor:
         if self._interception is not None:
             asked = self._interception.for_call(self._relay.call_number(stream), read_request(headers).method)
         requests = Flow(self._client, stream, self._backend)
-        exchange = _Exchange(stream, requests, Flow(self._backend, None, self._client), asked)
+        exchange = Exchange(stream, requests, Flow(self._backend, None, self._client), asked)
         self._exchanges[stream] = exchange
         if event.stream_ended is not None:
             requests.end = END_STREAM
@@ -294,7 +275,7 @@ class Interceptor:
         if hold is None or self._holds.start(self._hold(exchange, headers, hold)) is None:
             self._open(exchange, headers)
 
-    async def _hold(self, exchange: _Exchange, headers: Headers, hold: Callable[[], Any]) -> None:
+    async def _hold(self, exchange: Exchange, headers: Headers, hold: Callable[[], Any]) -> None:
         await hold()
         if self._exchanges.get(exchange.stream) is not exchange:
             return  # the client has left meanwhile
@@ -310,7 +291,7 @@ class Interceptor:
         else:
             self._flush()
 
-    def _open(self, exchange: _Exchange, headers: Headers) -> None:
+    def _open(self, exchange: Exchange, headers: Headers) -> None:
         """The call goes on to the backend, or is aborted."""
         asked = exchange.asked
         if asked is not None and asked.abort is not None:
@@ -335,9 +316,9 @@ class Interceptor:
         self._touched.add(exchange)
 
     def _response(
-        self, exchange: _Exchange, event: events.InformationalResponseReceived | events.ResponseReceived
+        self, exchange: Exchange, event: events.InformationalResponseReceived | events.ResponseReceived
     ) -> None:
-        headers = _headers(event.headers)
+        headers = headers_of(event.headers)
         is_end = isinstance(event, events.ResponseReceived) and event.stream_ended is not None
         if isinstance(event, events.ResponseReceived):
             self._rewrite(exchange, Direction.RESPONSE, headers)
@@ -349,18 +330,18 @@ class Interceptor:
         if isinstance(event, events.ResponseReceived):
             exchange.responses.open_to(exchange.stream, is_over=is_end)
 
-    def _cancelled(self, exchange: _Exchange, code: int) -> None:
+    def _cancelled(self, exchange: Exchange, code: int) -> None:
         self._forget(exchange)
         if exchange.backend_stream is not None:
-            _reset(self._backend, exchange.backend_stream, code)
+            reset(self._backend, exchange.backend_stream, code)
 
-    def _reset_by_backend(self, exchange: _Exchange, code: int) -> None:
+    def _reset_by_backend(self, exchange: Exchange, code: int) -> None:
         exchange.requests.drop()
         if exchange.responses.is_open and not exchange.responses.is_over:
             exchange.responses.reset_after(code)  # what came before it goes on before it
         else:
             self._forget(exchange)
-            _reset(self._client, exchange.stream, code)
+            reset(self._client, exchange.stream, code)
 
     def _settings(self, event: events.RemoteSettingsChanged) -> None:
         if not self._is_started:
@@ -386,22 +367,22 @@ class Interceptor:
             self._backend_last is not None and self._backend.get_next_available_stream_id() > self._backend_last
         )
 
-    def _refuse(self, exchange: _Exchange) -> None:
+    def _refuse(self, exchange: Exchange) -> None:
         """Not processed: clients may send it again elsewhere."""
         self._forget(exchange)
         self._refuse_stream(exchange.stream)
 
     def _refuse_stream(self, stream: int) -> None:
         self._relay.ends_by(stream, Ending.REFUSED)
-        _reset(self._client, stream, ErrorCodes.REFUSED_STREAM)
+        reset(self._client, stream, ErrorCodes.REFUSED_STREAM)
 
     def _reply(self, stream: int, headers: Headers) -> None:
         self._relay.ends_by(stream, Ending.BY_LOOM)
         with contextlib.suppress(StreamClosedError):  # it may have been cancelled right behind
             self._client.send_headers(stream, headers, end_stream=True)
-        _reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted
+        reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted
 
-    def _edited(self, exchange: _Exchange, direction: Direction, headers: Headers) -> Headers:
+    def _edited(self, exchange: Exchange, direction: Direction, headers: Headers) -> Headers:
         asked = exchange.asked
         if asked is None:
             return headers
@@ -410,7 +391,7 @@ class Interceptor:
             headers = tuple(pair for pair in headers if pair[0] not in _NO_REWRITING)
         return headers
 
-    def _rewrite(self, exchange: _Exchange, direction: Direction, headers: Headers) -> None:
+    def _rewrite(self, exchange: Exchange, direction: Direction, headers: Headers) -> None:
         """Have messages that way rewritten, where that is asked for."""
         asked = exchange.asked
         if asked is None or not asked.rewrites(direction):
@@ -423,31 +404,3 @@ class Interceptor:
             max_bytes=self._limits.rewritten_bytes,
             budget=self._budget,
         )
-
-
-def _connection(limits: Limits, *, client_side: bool) -> H2Connection:
-    connection = H2Connection(
-        H2Configuration(
-            client_side=client_side,
-            header_encoding=None,
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-    )
-    settings = {SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_block_bytes}
-    if client_side:
-        settings[SettingCodes.ENABLE_PUSH] = 0
-    connection.local_settings = Settings(client=client_side, initial_values=settings)
-    connection.decoder.max_header_list_size = limits.header_block_bytes
-    return connection
-
-
-def _headers(received: Iterable[Any] | None) -> Headers:
-    return tuple(received or ())
-
-
-def _reset(connection: H2Connection, stream: int, code: int) -> None:
-    with contextlib.suppress(StreamClosedError):  # it may be closed already
-        connection.reset_stream(stream, code)
