@@ -188,6 +188,7 @@ function key(event) {
     k: () => beside(-1),
     c: () => detail.copy(),
     p: pause,
+    r: () => detail.open("Replay"),
     "/": () => byId("filter").focus(),
     "?": () => byId("help").showModal(),
   };

@@ -1,8 +1,9 @@
 // One call, in tabs.
 
 import { ask, byId, make, milliseconds, table } from "./dom.js";
+import { replay } from "./replay.js";
 
-const TABS = { Messages: messages, Metadata: metadata, "Status and trailers": status, Timing: timing, Raw: raw };
+const TABS = { Messages: messages, Metadata: metadata, "Status and trailers": status, Timing: timing, Raw: raw, Replay: replay };
 const OPEN = 20; // messages that are open at first
 
 export class Detail {
@@ -47,6 +48,11 @@ export class Detail {
       if (this.#isStale) await new Promise((resolve) => setTimeout(resolve, 50));
     } while (this.#isStale && this.#id !== null);
     this.#isAsking = false;
+  }
+
+  // The tab of this name, where a call is shown.
+  open(name) {
+    if (this.#call) this.#choose(name);
   }
 
   async copy() {
@@ -119,7 +125,9 @@ function messages(call) {
     return part;
   });
   const shell = call.grpcurl ? make("details", {}, make("summary", {}, "grpcurl command"), make("pre", {}, call.grpcurl)) : null;
-  return [left, ...parts, parts.length ? null : make("p", {}, "no message yet"), shell];
+  const changed = call.mutations.map(({ direction, index, problem }) => make("p", { class: problem ? "problem" : "" },
+    `${direction} ${index === null ? "metadata" : index}: ${problem ? `a rule could not change it: ${problem}` : "changed by a rule"}`));
+  return [left, ...changed, ...parts, parts.length ? null : make("p", {}, "no message yet"), shell];
 }
 
 function body(message) {

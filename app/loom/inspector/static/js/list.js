@@ -139,7 +139,8 @@ export class List {
       `×${row.duplicates.calls}`);
     return make("div", { class: "row", role: "row", "data-id": row.id },
       cell("time", row.timestamp.slice(11, 23)),
-      cell("method", row.method.slice(row.method.lastIndexOf(".") + 1), row.method, herd),
+      cell("method", row.method.slice(row.method.lastIndexOf(".") + 1), row.method, herd,
+        row.mutated ? make("span", { class: "herd", title: "changed by a rule", "aria-label": "changed by a rule" }, "✎") : null),
       cell(status, row.live ? "in flight" : row.statusName),
       cell("number", row.live ? "…" : milliseconds(row.durationMs)),
       cell("number", `${row.requests} / ${row.responses}`),

@@ -24,7 +24,25 @@ function histogram(buckets, bounds) {
 }
 
 export async function showState() {
-  const state = await ask("/api/state");
-  const rows = Object.entries(state).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)]);
-  byId("state").replaceChildren(make("h2", {}, "Loom"), table(["", ""], rows));
+  const { breaker, rules, ...rest } = await ask("/api/state");
+  const text = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
+  const facts = make("div", {},
+    make("h2", {}, "Circuit breaker"), make("p", {}, text(breaker)),
+    make("h2", {}, "Rules"),
+    rules.problem ? make("p", { class: "problem" }, rules.problem) : "",
+    rules.rules.length ? table(["Rule", "Method", "Share"], rules.rules.map((rule) => [rule.number, rule.method, rule.share].map(text)))
+      : make("p", {}, rules.file === null ? "none: no file was given" : `none in ${rules.file}`),
+    make("h2", {}, "Loom"), table(["", ""], Object.entries(rest).map(([name, value]) => [name, text(value)])));
+  const page = byId("state");
+  if (!page.firstChild) page.append(make("button", { type: "button", onclick: reload }, "Read the rules again"), facts);
+  else page.lastChild.replaceWith(facts); // the button stays, and with it the focus
+}
+
+async function reload() {
+  try {
+    await ask("/api/rules/reload", { method: "POST" });
+  } catch {
+    // The state says why.
+  }
+  await showState();
 }
