@@ -65,6 +65,8 @@ class Subject:
 
     figures: Sequence[Figure]
     measure: Callable[[Effort], Mapping[str, Run]]
+    missing: str = ""
+    """What this machine lacks to take them: they are left out then, unless they are asked for by name."""
 
 
 @dataclass(frozen=True, slots=True)

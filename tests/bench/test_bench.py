@@ -60,6 +60,8 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "loom_unary_cpu_us",
         "loom_added_p50_ms",
         "loom_stream_us_per_msg",
+        "inspector_first_paint_ms",
+        "inspector_filter_ms",
     ]
 
 
