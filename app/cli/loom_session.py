@@ -103,7 +103,7 @@ class _Report:
         self._say(f"{record.started.method}{more}")
 
     def _say(self, text: str) -> None:
-        self.console.print(printable(text), markup=False, soft_wrap=True)
+        self.console.print(printable(text).replace("\n", "\\n"), markup=False, soft_wrap=True)
 
 
 def given_metadata(texts: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -19,9 +19,14 @@ from app.loom.recording.redaction import PLACEHOLDER, Redaction
 
 TIMEOUT_S: Final = 60.0
 """Of a call that was made without a deadline."""
+MAX_TIMEOUT_S: Final = 86_400.0
+"""Of one with a later deadline: gRPC can't tell those that are far off."""
 MAX_RESPONSES: Final = 10_000
 MAX_RESPONSE_BYTES: Final = 64 << 20
 """A call that brings more than either is cancelled."""
+
+_NAME: Final = re.compile(r"[0-9a-z_.-]+")
+_TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -45,7 +50,7 @@ async def replay(channel: grpc.Channel, record: Record, given: Mapping[str, str]
     # In a thread: where a call ends just as it is written to, grpc.aio says INTERNAL, whatever the server said.
     requests = _requests(record)
     metadata = _metadata(record.headers, given or {})
-    timeout_s = TIMEOUT_S if record.started.timeout_s is None else record.started.timeout_s
+    timeout_s = TIMEOUT_S if record.started.timeout_s is None else min(record.started.timeout_s, MAX_TIMEOUT_S)
     started = Started(0, time.monotonic(), time.time(), 0, 0, "", record.started.method, "", (), timeout_s)
     made = Record(f"{record.id}-again", started, record.headers)
     made.schema = record.schema
@@ -88,6 +93,8 @@ def _metadata(headers: Headers, given: Mapping[str, str]) -> Metadata:
         name = raw.decode("latin-1")
         if name in given:
             continue
+        if not _NAME.fullmatch(name):
+            raise ReplayError(f"its metadata {name!r} can't be sent: that is no name")
         if value == PLACEHOLDER:
             raise ReplayError(f"its {name} was redacted, and is not given")
         found += [(name, each) for each in _values(name, value)]
@@ -98,14 +105,14 @@ def _metadata(headers: Headers, given: Mapping[str, str]) -> Metadata:
 
 
 def _values(name: str, value: bytes) -> list[str | bytes]:
-    try:
-        if name.endswith("-bin"):
+    if name.endswith("-bin"):
+        try:
             return [binary_value(value)] if value.startswith(b"\0") else [*map(binary_value, value.split(b","))]
-        return [value.decode("ascii")]
-    except (UnicodeDecodeError, binascii.Error, ValueError):
-        raise ReplayError(
-            f"its metadata {name} can't be sent: not {'base64' if name[-4:] == '-bin' else 'ASCII'}"
-        ) from None
+        except ValueError:
+            raise ReplayError(f"its metadata {name} can't be sent: not base64") from None
+    if not _TEXT.fullmatch(value):
+        raise ReplayError(f"its metadata {name} can't be sent: not printable ASCII")
+    return [value.decode("ascii")]
 
 
 def _call(channel: grpc.Channel, method: str, requests: Sequence[bytes], metadata: Metadata, timeout_s: float) -> Any:

@@ -143,6 +143,30 @@ async def test_what_was_not_kept_whole_is_not_sent(events: list[Any], why: str) 
         await replay(channel, record)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        (b"X-Up", b"a", "'X-Up' can't be sent: that is no name"),
+        (b"", b"a", "'' can't be sent: that is no name"),
+        (b"x", b"a\nb", "x can't be sent: not printable ASCII"),
+        (b"x", b"\xe9", "x can't be sent: not printable ASCII"),
+        (b"x-bin", b"*", "x-bin can't be sent: not base64"),
+    ],
+)
+async def test_metadata_that_no_client_can_send_is_told_and_nothing_is_sent(
+    name: bytes, value: bytes, why: str
+) -> None:
+    with grpc.insecure_channel("127.0.0.1:1") as channel, pytest.raises(ReplayError, match=why):
+        await replay(channel, recorded(begun((name, value)), request(1, b"ask"), over()))
+
+
+async def test_a_deadline_that_grpc_can_not_tell_is_not_over_at_once() -> None:
+    record = recorded(begun(timeout_s=1e300), request(1, b"ask"), response(1, b"ask"), over())
+    async with serving(Backend()) as (_, port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert (await replay(channel, record)).status is Status.OK
+
+
 async def test_a_stream_that_its_client_left_is_left_again_after_as_many_messages() -> None:
     async def endless(_: bytes, context: Any) -> AsyncIterator[bytes]:
         while True:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -94,7 +95,6 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     if not method.startswith("/"):
         method = "/" + method
     wall = datetime.fromisoformat(_microseconds(fields["timestamp"])).timestamp()
-    timeout_ms = fields.get("timeoutMs")
     started = Started(
         call=0,
         at=0.0,
@@ -105,7 +105,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
         method=method,
         authority=str(fields.get("authority", "")),
         headers=(),
-        timeout_s=None if timeout_ms is None else float(timeout_ms) / 1e3,
+        timeout_s=None if fields.get("timeoutMs") is None else _seconds(fields, "timeoutMs"),
     )
     record = Record(str(fields["id"]), started, _headers(fields.get("metadata")))
     record.response_headers = _headers(fields.get("responseMetadata"))
@@ -118,7 +118,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     record.size_bytes += sum(len(each.data) + MESSAGE_BYTES for each in kept)
     record.left_out = int(fields.get("messagesLeftOut", 0))
     record.requests, record.responses = (len(record.of(direction)) for direction in _DIRECTIONS.values())
-    record.schema = fields.get("schema")
+    record.schema = None if fields.get("schema") is None else str(fields["schema"])
     record.altered = [_altered(each) for each in fields.get("mutations") or ()]
     if fields.get("sameInFlight"):
         record.herd = Herd(0)
@@ -126,7 +126,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     status = _status(fields)
     record.ended = Ended(
         call=0,
-        at=float(fields.get("durationMs", 0.0)) / 1e3,
+        at=_seconds(fields, "durationMs"),
         ending=Ending(fields.get("ending", Ending.TRAILERS.value)),
         status=status,
         message=str(fields.get("grpcMessage") or fields.get("error") or ""),
@@ -168,8 +168,16 @@ def _kept(fields: Mapping[str, Any], number: int, direction: Direction) -> Kept:
     if len(raw) < 5:
         raw = b"\0\0\0\0\0"
     size = int.from_bytes(raw[1:5], "big")
-    at_s = float(fields.get("atMs", 0.0)) / 1e3
+    at_s = _seconds(fields, "atMs")
     return Kept(direction, int(fields.get("index", number)), at_s, raw[5 : 5 + size], size, bool(raw[0] & 1))
+
+
+def _seconds(fields: Mapping[str, Any], name: str) -> float:
+    """Of milliseconds, none where they are missing."""
+    milliseconds = float(fields.get(name, 0.0))
+    if not 0 <= milliseconds < math.inf:
+        raise ValueError(f"{name} is no length of time")
+    return milliseconds / 1e3
 
 
 def _status(fields: Mapping[str, Any]) -> Status:

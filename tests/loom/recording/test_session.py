@@ -163,6 +163,13 @@ def test_whatever_a_field_holds_a_line_is_a_record_or_a_line_error(value: object
             continue
 
 
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "soon", []])
+@pytest.mark.parametrize("name", ["timeoutMs", "durationMs"])
+def test_a_line_with_a_time_that_is_none_is_no_record(name: str, value: Any) -> None:
+    with pytest.raises(LineError, match="not a record"):
+        from_line(json.dumps({**ORIGINALS, name: value}).encode())
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "a b"])
 def test_a_session_has_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SessionError, match="no session's name"):
