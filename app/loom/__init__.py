@@ -12,7 +12,7 @@ The map, from the wire up:
   answers, `interception` is whom it asks: `mutation`, which applies `rules`.
 - `capture` wires what is kept of them: `recording` has the sinks, `schema` explains messages, by reflection through a
   `tunnel` to the backend. `inspector` shows it over HTTP, `grpcurl` makes a call's command.
-- `replay` makes a recorded call again, `comparison` says what came out otherwise, `decoding` reads the messages of both.
+- `replay` makes a recorded call again, `comparison` says what came out otherwise, `decoding` reads their messages.
 - `config` reads loom.toml, `demo` is a backend with its clients.
 - `metrics` counts what `proxy` tells of, `probes` answers /live, /ready, /health and /metrics, and `bootstrap` plugs it
   all together.
