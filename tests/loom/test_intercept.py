@@ -267,6 +267,37 @@ async def test_a_backend_that_never_sends_its_settings_is_given_up_though_the_cl
     server.close()
 
 
+async def test_what_nobody_wants_any_more_takes_up_no_room_on_the_connection() -> None:
+    """The backend answers early and resets; the client, who has no room for the answer yet, goes on sending."""
+    sent, limits = 0, Limits(intercepted_bytes=70_000)
+
+    async def script(peer: Peer) -> None:
+        stream, _ = await peer.headers()
+        peer.send(peer.block(stream, RESPONSE_HEADERS), data(stream, message(bytes(100))))
+        peer.send(peer.block(stream, OK_TRAILERS, end=True), reset(stream, 0))
+        second, _ = await peer.headers()
+        assert (await peer.next(framing.DATA)).stream == second
+        peer.send(peer.block(second, [*RESPONSE_HEADERS, *OK_TRAILERS], end=True))
+        await peer.end()
+
+    greeting = framing.PREFACE + wire.settings(initial_window_size=10)
+    async with (
+        scripted(script) as port,
+        proxied(port, limits, interception=Untouched()) as front,
+        client(front.port, greeting) as caller,
+    ):
+        caller.send(caller.block(1, REQUEST_HEADERS))
+        await caller.next(framing.DATA)
+        for _ in range(6):
+            caller.send(data(1, message(bytes(15_995))))
+            sent += 16_000
+            while 65_535 + min(room(bytes(caller.received), each) for each in (0, 1)) - sent < 16_000:
+                await caller.read()
+        caller.send(caller.block(3, REQUEST_HEADERS), data(3, message(b"heard"), end=True))
+        await front.account.until(lambda: front.account.counts["connected"] == 1 and len(front.account.calls) == 2)
+        await front.account.until(lambda: bool(list(front.account.calls.values())[1].ended))
+
+
 async def test_large_metadata_and_large_messages_pass() -> None:
     async with path(interception=Untouched()) as through:
         metadata = (("x-large", "v" * 60_000), ("x-more-bin", bytes(4_000)))

@@ -70,6 +70,9 @@ class Flow:
     def take(self, data: bytes, flow_controlled: int) -> None:
         """A piece of DATA has come, `flow_controlled` bytes long with its padding."""
         self._owed += flow_controlled
+        if self.is_over:
+            self._give_room()
+            return
         if self._target_stream is None:
             self._early += data
         else:
