@@ -182,7 +182,7 @@ async def _replay_all(loaded: Loaded, config: Config, given: Mapping[str, str], 
     failure = await Health(GuardedUpstream(upstream, CircuitBreaker())).failure()
     if failure is not None:
         raise CommandError(f"the backend can't be reached: {failure}")
-    async with tunnel.blocking_channel(upstream) as channel:
+    async with tunnel.blocking_channel(upstream, config.authority) as channel:
         for record in loaded.records:
             await _replay_one(channel, record, given, decoder, report)
 

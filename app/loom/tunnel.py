@@ -33,15 +33,20 @@ async def channel(upstream: Upstream) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @asynccontextmanager
-async def blocking_channel(upstream: Upstream) -> AsyncIterator[grpc.Channel]:
-    """The same, for threads. Nothing may wait for it on the event loop, which the tunnel runs on."""
-    async with _listening(upstream) as (target, options):
+async def blocking_channel(upstream: Upstream, authority: str | None = None) -> AsyncIterator[grpc.Channel]:
+    """The same, for threads. Nothing may wait for it on the event loop, which the tunnel runs on.
+
+    `authority` is told to the backend in place of its address.
+    """
+    async with _listening(upstream, authority) as (target, options):
         with grpc.insecure_channel(target, options=options) as made:
             yield made
 
 
 @asynccontextmanager
-async def _listening(upstream: Upstream) -> AsyncIterator[tuple[str, list[tuple[str, str | int]]]]:
+async def _listening(
+    upstream: Upstream, authority: str | None = None
+) -> AsyncIterator[tuple[str, list[tuple[str, str | int]]]]:
     loop = asyncio.get_running_loop()
     ends: set[_End] = set()
     dials = TaskSet(limit=MAX_CONNECTIONS)
@@ -49,7 +54,7 @@ async def _listening(upstream: Upstream) -> AsyncIterator[tuple[str, list[tuple[
         path = os.path.join(folder, "s")  # noqa: PTH118 - short: a socket's path has 104 bytes on macOS
         server = await loop.create_unix_server(lambda: _Near(upstream, dials, ends), path)
         options: list[tuple[str, str | int]] = [
-            ("grpc.default_authority", upstream.target),
+            ("grpc.default_authority", authority or upstream.target),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.enable_retries", 0),
         ]

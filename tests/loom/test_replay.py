@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 from app.cli.failure import CommandError
 from app.cli.loom import loom as command
+from app.loom import tunnel
 from app.loom.bootstrap import Config, HostPort, running
 from app.loom.call import Direction, Ended, Ending, HalfClosed, Started, Status
 from app.loom.capture import CaptureConfig
 from app.loom.comparison import ABSENT, Difference, compare
 from app.loom.decoding import Decoder
+from app.loom.proxy.upstream import Upstream
 from app.loom.recording.lines import to_line
 from app.loom.recording.record import Record
 from app.loom.recording.recorder import Recorder
@@ -190,6 +192,17 @@ async def test_a_stream_that_its_client_left_is_left_again_after_as_many_message
     await server.stop(0)
     assert again.responses == 2
     assert compare(record, again, DECODER).is_same
+
+
+async def test_the_backend_is_told_another_authority_where_one_is_asked_for() -> None:
+    record = recorded(begun(), request(1, b"ask"), response(1, b"ask"), over())
+    async with serving(Backend()) as (_, port), recording(port) as made:
+        upstream = Upstream("127.0.0.1", made.listen.port, timeout_s=WAIT_S, handshake_s=WAIT_S)
+        for authority in (None, "shop.example:443"):
+            async with tunnel.blocking_channel(upstream, authority) as channel:
+                assert (await replay(channel, record)).status is Status.OK
+        told = [each.started.authority for each in made.capture.ring.newest_first()]
+    assert told == ["shop.example:443", str(made.listen)]
 
 
 def test_differences_are_named_by_their_place() -> None:
