@@ -384,6 +384,11 @@ async def test_a_call_that_is_held_goes_on_when_it_may_and_one_that_is_cancelled
         second.cancel()
         await through.account.until(lambda: any(call.ended for call in through.account.calls.values()))
         assert through.backend.seen == []
+
+        async def holds_one() -> bool:
+            return len(through.front.proxy._holds) == 1
+
+        await eventually(holds_one)
         may_go.set()
         assert await first == b"first"
         assert [(seen.requests, dict(seen.metadata)["x-held"]) for seen in through.backend.seen] == [

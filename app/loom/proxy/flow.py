@@ -5,6 +5,7 @@ What a flow holds is bounded by flow control, end to end: the sender gets room f
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from h2.connection import H2Connection
@@ -148,6 +149,15 @@ class Exchange:
         self.requests = requests
         self.responses = responses
         self.asked = asked
+        self.hold: asyncio.Task[None] | None = None
+        """What it waits for before it goes on."""
+
+    def drop(self) -> None:
+        """Nothing of it goes on any more."""
+        if self.hold is not None:
+            self.hold.cancel()
+        self.requests.drop()
+        self.responses.drop()
 
     @property
     def is_over(self) -> bool:

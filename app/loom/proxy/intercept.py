@@ -123,8 +123,7 @@ class Interceptor:
         """The connection is over."""
         self._is_broken = True
         for exchange in self._exchanges.values():
-            exchange.requests.drop()
-            exchange.responses.drop()
+            exchange.drop()
         self._exchanges.clear()
         self._by_backend.clear()
         self._stuck.clear()
@@ -205,8 +204,7 @@ class Interceptor:
         self._stuck.discard(exchange)
         if exchange.backend_stream is not None:
             self._by_backend.pop(exchange.backend_stream, None)
-        exchange.requests.drop()
-        exchange.responses.drop()
+        exchange.drop()
 
     def _client_event(self, event: events.Event) -> None:
         if isinstance(event, events.RequestReceived):
@@ -272,13 +270,14 @@ class Interceptor:
         if event.stream_ended is not None:
             requests.end = END_STREAM
         hold = None if asked is None else asked.hold
-        if hold is None or self._holds.start(self._hold(exchange, headers, hold)) is None:
+        if hold is not None:
+            exchange.hold = self._holds.start(self._hold(exchange, headers, hold))
+        if exchange.hold is None:
             self._open(exchange, headers)
 
     async def _hold(self, exchange: Exchange, headers: Headers, hold: Callable[[], Any]) -> None:
         await hold()
-        if self._exchanges.get(exchange.stream) is not exchange:
-            return  # the client has left meanwhile
+        exchange.hold = None  # from here on it is not to be cancelled
         try:
             if self._is_refused():
                 self._refuse(exchange)
