@@ -274,3 +274,14 @@ async def test_rules_that_are_not_there_are_not_read_again(watched: Watched) -> 
     answer = await watched.http.post("/api/rules/reload")
     assert answer.status_code == 409
     assert "--mutate" in answer.json()["error"]
+
+
+async def test_a_watcher_that_leaves_is_forgotten(watched: Watched) -> None:
+    async with watched.http.stream("GET", "/api/stream") as events:
+        assert await anext(events.aiter_lines()) == ": watching"
+        assert (await watched.get("/api/state"))["watching"] == 1
+
+    async def is_forgotten() -> bool:
+        return bool((await watched.get("/api/state"))["watching"] == 0)
+
+    await eventually(is_forgotten)

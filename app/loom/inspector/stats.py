@@ -22,7 +22,8 @@ class _Method:
     errors: int = 0
     seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_MS) + 1))
-    statuses: dict[str, int] = field(default_factory=dict)
+    statuses: dict[Status | None, int] = field(default_factory=dict)
+    """`None` are calls that went out of sight."""
 
 
 class Stats:
@@ -37,10 +38,10 @@ class Stats:
     def finished(self, record: Record) -> None:
         duration_s = record.duration_s or 0.0
         name = record.started.method
-        if name not in self._methods and len(self._methods) >= MAX_METHODS:
-            name = OTHER
-        method = self._methods.setdefault(name, _Method())
-        status = "UNSEEN" if record.status is None else record.status.name
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods.setdefault(name if len(self._methods) < MAX_METHODS else OTHER, _Method())
+        status = record.status
         method.calls += 1
         method.errors += record.status is not Status.OK
         method.seconds += duration_s
@@ -60,7 +61,9 @@ class Stats:
                     "errorShare": round(each.errors / each.calls, 4),
                     "meanMs": round(each.seconds / each.calls * 1e3, 3),
                     "buckets": each.buckets,
-                    "statuses": each.statuses,
+                    "statuses": {
+                        "UNSEEN" if status is None else status.name: count for status, count in each.statuses.items()
+                    },
                 }
                 for name, each in ordered
             ],

@@ -110,4 +110,7 @@ class Record:
 
 def headers_bytes(headers: Headers) -> int:
     """By estimate."""
-    return sum(len(name) + len(value) + HEADER_BYTES for name, value in headers)
+    size = HEADER_BYTES * len(headers)
+    for name, value in headers:
+        size += len(name) + len(value)
+    return size
