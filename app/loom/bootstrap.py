@@ -84,8 +84,10 @@ class Loom:
 
     @property
     def link(self) -> str:
-        """Where a browser sees the calls."""
-        return f"http://{self.ui}/" + (f"?token={self.token}" if self.token else "")
+        """Where a browser of this machine sees the calls."""
+        anywhere = self.ui.host in ("0.0.0.0", "::")  # noqa: S104 - no address that a browser can open
+        ui = HostPort("localhost", self.ui.port) if anywhere else self.ui
+        return f"http://{ui}/" + (f"?token={self.token}" if self.token else "")
 
 
 class _Server(uvicorn.Server):
