@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.loom.metrics import LoomMetrics
 from app.telemetry.metrics import Metrics
 from tests.ops import dashboard
 
@@ -19,6 +20,15 @@ GO_DEMO_PANELS = {
     "Database hits",
     "Singleflight shared",
     "In flight",
+}
+LOOM_PANELS = {
+    "Loom calls per second by method and status",
+    "Loom p95 latency",
+    "Loom in flight",
+    "Loom circuit breaker",
+    "Loom duplicates in flight",
+    "Loom records dropped",
+    "Loom mutations",
 }
 PROMETHEUS_OWN = {"up"}
 
@@ -83,14 +93,25 @@ def test_panels_do_not_overlap() -> None:
             taken |= cells
 
 
-def test_every_query_is_bound_to_the_chosen_application() -> None:
+def test_the_row_of_loom_shows_what_it_must() -> None:
+    (row,) = [panel["gridPos"]["y"] for panel in main_board()["panels"] if panel["title"] == "Loom"]
+    assert {panel["title"] for panel in dashboard.panels(main_board()) if panel["gridPos"]["y"] > row} >= LOOM_PANELS
+
+
+def test_every_query_is_bound_to_the_chosen_application_or_to_loom() -> None:
     for query in dashboard.queries():
         selectors = re.findall(r"\{([^}]*)\}", query.expr)
+        bound = 'job="loom"' if "loom_" in query.expr else 'job=~"$job"'
         assert selectors, query
-        assert all('job=~"$job"' in selector for selector in selectors), query
+        assert all(bound in selector for selector in selectors), query
 
 
-def test_every_metric_that_a_query_names_is_one_that_the_app_declares() -> None:
+def test_loom_is_scraped_as_the_job_that_its_panels_name() -> None:
+    jobs = yaml.safe_load((dashboard.ROOT / "prometheus.yaml").read_text())["scrape_configs"]
+    assert "loom" in {job["job_name"] for job in jobs}
+
+
+def test_every_metric_that_a_query_names_is_one_that_the_app_or_loom_declares() -> None:
     declared = declared_names() | PROMETHEUS_OWN
     for query in dashboard.queries():
         assert dashboard.metric_names(query.expr) <= declared, query
@@ -105,7 +126,9 @@ def test_the_first_server_error_of_a_route_is_seen_because_its_series_starts_at_
 
 
 def declared_names() -> set[str]:
+    """The series of the app and of Loom, by name."""
     text = Metrics(mode="none", version="0", ttl_s=1).exposition("text/plain")[0].decode()
+    text += LoomMetrics().exposition()[0].decode()
     names = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
         names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "histogram" else {name}
