@@ -8,7 +8,8 @@ RUN python -m venv --without-pip /opt/venv \
     --no-cache-dir --only-binary :all: --require-hashes -r /tmp/runtime.lock
 
 FROM ${PYTHON_IMAGE}
-RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --no-create-home --home-dir /app --shell /usr/sbin/nologin app
+RUN groupadd --gid 10001 app && useradd --uid 10001 --gid app --no-create-home --home-dir /app --shell /usr/sbin/nologin app \
+ && install --directory --owner app --group app --mode 0700 /var/lib/loom
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY --from=dependencies /opt/venv /opt/venv

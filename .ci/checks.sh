@@ -128,6 +128,24 @@ alert_rules_are_loaded() {
 }
 
 # On the published port, by reflection's and health's own protocols, then the call itself.
+# A call by way of Loom is answered, and the inspector has it, decoded.
+loom_shows_a_call() {
+  .venv/bin/python -m app get 6 --target "127.0.0.1:$LOOM_PORT" >/dev/null
+  within 5 loom_has_the_call
+  request 200 "$INSPECTOR/"
+  head_has '^content-security-policy: '
+  request 200 "$INSPECTOR/ready"
+  within 15 promql_is 'up{job="loom"}' 1
+}
+
+loom_has_the_call() {
+  local call
+  request 200 "$INSPECTOR/api/calls"
+  call=$(json 'next(c["id"] for c in d["calls"] if c["method"].endswith("/GetTemplateDetails") and c["statusName"] == "OK")' <"$WORK/body")
+  request 200 "$INSPECTOR/api/calls/$call"
+  body_has '"id": ?"6"'
+}
+
 grpc_answers() {
   .venv/bin/python - "127.0.0.1:$GRPC_PORT" <<'PYTHON'
 import sys
@@ -188,6 +206,7 @@ client_checks() {
   check '/metrics has every metric of the dashboard' metrics_are_there
   check 'Prometheus has the alert rules' alert_rules_are_loaded
   check 'gRPC answers, with health and reflection' grpc_answers
+  check 'a call through Loom is answered, and its inspector shows it decoded' loom_shows_a_call
   check 'the app is not root, has no capability and cannot write its file system' app_has_few_rights
   check 'every port is published on loopback only' ports_are_on_loopback
 }

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from app.cli.loom import loom
 from app.settings import Settings
 from app.tracing_settings import TracingSettings
 
@@ -20,8 +22,11 @@ IMAGES = dict(
     line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if line and not line.startswith("#")
 )
 APPS = ["app", "replica", "app-unprotected"]
+OURS = [*APPS, "loom"]
+"""Services of the image that is built here."""
 every_service = pytest.mark.parametrize("name", SERVICES)
 every_app = pytest.mark.parametrize("name", APPS)
+every_own = pytest.mark.parametrize("name", OURS)
 
 
 @every_service
@@ -39,6 +44,7 @@ def test_the_ports_are_the_documented_ones() -> None:
         "app": [8080, 50051],
         "replica": [],
         "app-unprotected": [8081],
+        "loom": [9998, 9999],
         "postgres": [5432],
         "redis": [6379],
         "prometheus": [9090],
@@ -50,7 +56,7 @@ def test_the_ports_are_the_documented_ones() -> None:
 @every_service
 def test_images_are_pinned_in_the_env_file_alone(name: str) -> None:
     image = SERVICES[name]["image"]
-    if name in APPS:
+    if name in OURS:
         assert image == SERVICES["app"]["image"]
     else:
         assert image == f"${{{name.upper()}_IMAGE}}"
@@ -82,12 +88,12 @@ def test_every_service_has_a_healthcheck_a_memory_limit_bounded_logs_and_restart
 def test_services_wait_for_the_health_of_what_they_depend_on(name: str) -> None:
     dependencies = SERVICES[name].get("depends_on", {})
     assert all(each == {"condition": "service_healthy"} for each in dependencies.values())
-    if name in APPS:
+    if name in OURS:
         assert dependencies
 
 
-@every_app
-def test_the_app_has_no_more_rights_than_it_needs(name: str) -> None:
+@every_own
+def test_the_app_and_loom_have_no_more_rights_than_they_need(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -136,6 +142,26 @@ def test_the_unprotected_app_has_its_own_keys_and_its_own_database_role() -> Non
     assert other["APP_LOAD_DELAY_MS"] == app["APP_LOAD_DELAY_MS"]
 
 
+def test_loom_stands_before_the_app_and_its_flags_are_flags() -> None:
+    words = SERVICES["loom"]["command"]
+    assert words[:4] == ["python", "-m", "app", "loom"]
+    rest = [word for word in words[4:] if word != "--ui-open"]
+    given = dict(zip(rest[::2], rest[1::2], strict=True))
+    assert given["--backend"] == "app:50051"
+    flags = typer.Typer()
+    flags.command()(loom)
+    known = {name for option in typer.main.get_command(flags).params for name in option.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    # Without a token, because the port is published on loopback alone.
+    assert "--ui-open" in words
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["loom"]["ports"])
+    # Its sessions outlive the container, and the folder is its own in the image.
+    home = SERVICES["loom"]["environment"]["HOME"]
+    assert SERVICES["loom"]["volumes"] == [f"loom:{home}"]
+    assert re.search(rf"install --directory --owner app .*{home}$", DOCKERFILE, re.MULTILINE)
+    assert float(given["--stop-s"]) < float(SERVICES["loom"]["stop_grace_period"].removesuffix("s"))
+
+
 def test_redis_is_a_bounded_cache_that_keeps_nothing() -> None:
     command = SERVICES["redis"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
@@ -167,7 +193,8 @@ def test_prometheus_scrapes_the_app_by_the_alias_that_its_replicas_share() -> No
     config = yaml.safe_load((ROOT / "prometheus.yaml").read_text())
     assert config["global"]["scrape_interval"] == "5s"
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
-    assert set(jobs) == {"app", "app-unprotected", "prometheus"}
+    assert set(jobs) == {"app", "app-unprotected", "loom", "prometheus"}
+    assert jobs["loom"]["static_configs"] == [{"targets": ["loom:9998"]}]
     names = jobs["app"]["dns_sd_configs"][0]["names"]
     for name in ("app", "replica"):
         assert SERVICES[name]["networks"]["default"]["aliases"] == names
