@@ -43,7 +43,7 @@ class Stats:
             method = self._methods.setdefault(name if len(self._methods) < MAX_METHODS else OTHER, _Method())
         status = record.status
         method.calls += 1
-        method.errors += record.status is not Status.OK
+        method.errors += status is not Status.OK
         method.seconds += duration_s
         method.buckets[bisect_left(BOUNDS_MS, duration_s * 1e3)] += 1
         method.statuses[status] = method.statuses.get(status, 0) + 1

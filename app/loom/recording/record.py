@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from app.loom.call import Altered, Direction, Ended, Headers, Started, Status, StreamKind
@@ -110,7 +111,4 @@ class Record:
 
 def headers_bytes(headers: Headers) -> int:
     """By estimate."""
-    size = HEADER_BYTES * len(headers)
-    for name, value in headers:
-        size += len(name) + len(value)
-    return size
+    return HEADER_BYTES * len(headers) + sum(map(len, chain.from_iterable(headers)))

@@ -20,6 +20,7 @@ MAX_ALTERED: Final = 200
 """What rules have done to one call is kept up to here."""
 MAX_CALL_BYTES: Final = 8 << 20
 """Of one call's messages, as kept."""
+_new = tuple.__new__  # what a named tuple's own constructor calls, after some work that costs more
 
 
 class Sink(Protocol):
@@ -48,7 +49,8 @@ class Recorder:
     ) -> None:
         """`schema_of` tells, at once, the hash of the schema that knows a method now."""
         self.ring = ring
-        self._sinks = tuple(sinks)
+        self._changed = tuple(sink.changed for sink in sinks)
+        self._finished = tuple(sink.finished for sink in sinks)
         self._redaction = redaction or Redaction()
         self._duplicates = Duplicates() if duplicates is None else duplicates
         self._schema_of = schema_of
@@ -87,8 +89,8 @@ class Recorder:
         record.schema = self._schema_of(event.method)
         self._live[event.call] = record
         self.ring.add(record)
-        for sink in self._sinks:
-            sink.changed(record)
+        for changed in self._changed:
+            changed(record)
 
     def _answered(self, event: Answered) -> None:
         record = self._live.get(event.call)
@@ -105,8 +107,8 @@ class Recorder:
         else:
             record.responses += 1
         self._keep(record, event)
-        for sink in self._sinks:
-            sink.changed(record)
+        for changed in self._changed:
+            changed(record)
 
     def _half_closed(self, event: HalfClosed) -> None:
         record = self._live.get(event.call)
@@ -119,17 +121,17 @@ class Recorder:
             return
         if record.schema is None:
             record.schema = self._schema_of(record.started.method)  # it may have come meanwhile
-        record.ended = event._replace(trailers=self._redaction(event.trailers))
+        trailers = self._redaction(event.trailers)
+        record.ended = event if trailers is event.trailers else event._replace(trailers=trailers)
         self._duplicates.ended(record)
-        self.ring.grow(record, headers_bytes(record.ended.trailers))
-        for sink in self._sinks:
-            sink.finished(record)
+        self.ring.grow(record, headers_bytes(trailers))
+        for finished in self._finished:
+            finished(record)
 
     def _keep(self, record: Record, event: Message) -> None:
-        size = len(event.data) + MESSAGE_BYTES
-        kept = Kept(
-            event.direction, event.position, event.at - record.started.at, event.data, event.size, event.compressed
-        )
+        _, at, direction, position, compressed, data, whole = event
+        kept = _new(Kept, (direction, position, at - record.started.at, data, whole, compressed))
+        size = len(data) + MESSAGE_BYTES
         messages = record.messages
         while messages and (len(messages) >= MAX_MESSAGES or record.size_bytes + size > MAX_CALL_BYTES):
             place = len(messages) // 2  # the first half stays: how it began says most

@@ -65,7 +65,7 @@ class Ring:
 
     def _make_room(self) -> None:
         while len(self._records) > self._max_records or self._bytes > self._max_bytes:
-            ended = next((each for each in self._records.values() if not each.is_live), None)
+            ended = self._oldest_ended()
             if ended is not None:
                 self._remove(ended)
                 self.evicted += 1
@@ -74,6 +74,12 @@ class Ring:
                 self.evicted += 1
             elif not self._strip():
                 return
+
+    def _oldest_ended(self) -> Record | None:
+        for record in self._records.values():
+            if record.ended is not None:
+                return record
+        return None
 
     def _strip(self) -> bool:
         """Whether there was a live call with messages to lose."""
