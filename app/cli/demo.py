@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 import uvloop
@@ -15,10 +16,12 @@ from rich.console import Console
 from app.cli.failure import CommandError
 from app.cli.serve import settings_or_fail
 from app.cli.signals import terminated_as_interrupted
-from app.cli.stack import APP_ROLE, LOADTEST_ROLE, UNPROTECTED_ROLE, announced, app_environment
+from app.cli.stack import APP_ROLE, LOADTEST_ROLE, UNPROTECTED_ROLE, announced, app_environment, loom_before
 from app.cli.up import show_addresses, stay_up
+from app.embedded.child import Child
 from app.embedded.directory import LogDirectory
 from app.embedded.errors import EmbeddedError
+from app.embedded.loom import LoomProcess
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
 from app.loadtest.errors import LoadtestError
@@ -32,6 +35,8 @@ from app.loadtest.target import Target
 from app.report.files import ReportError, write_json, write_text
 from app.settings import Mode
 
+C = TypeVar("C", bound=Child)
+
 LOAD_DELAY_MS = 50
 """Added to each database load, so that a stampede shows on a machine where the real load takes half a millisecond."""
 JSON_FILE, HTML_FILE = Path("out/demo.json"), Path("out/demo.html")
@@ -41,7 +46,8 @@ def demo() -> None:
     """Show a stampede and its cure: the same load against an unprotected app, then against a protected one.
 
     Starts PostgreSQL, Valkey and the apps by itself; prints one table, writes out/demo.json and out/demo.html, and
-    stays up until Ctrl-C. With DEMO_ONCE=1 in the environment it ends when the figures are printed.
+    stays up until Ctrl-C, with Loom in front of the protected app's gRPC. With DEMO_ONCE=1 in the environment it ends
+    when the figures are printed.
     """
     console = Console(highlight=False)
     mode = settings_or_fail().mode
@@ -62,10 +68,7 @@ def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
     console.print("starting PostgreSQL and Valkey …")
     with LogDirectory("logs") as logs, EmbeddedStack() as stack:
         before = _measure(console, stack, Mode.NONE, UNPROTECTED_ROLE, logs)
-        with (
-            _app(stack, mode, APP_ROLE, logs) as replica,
-            announced(stack, replica.http_url, replica.grpc_target, APP_ROLE) as said,
-        ):
+        with _app(stack, mode, APP_ROLE, logs) as replica:
             runs = [before, _load(console, stack, mode, APP_ROLE, replica)]
             delay_ms = os.environ.get("APP_LOAD_DELAY_MS", LOAD_DELAY_MS)
             console.print(figures(runs, f"The same load, {delay_ms} ms a database load"))
@@ -76,9 +79,10 @@ def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
             )
             problems = [f"{log.mode}: {complaint}" for log in runs for complaint in complaints(log)]
             if not once and not problems:
-                show_addresses(console, said)
-                console.print("The protected app stays up; Ctrl-C ends it all.")
-                stay_up(console, replica)
+                with _loom(replica, logs) as loom, announced(stack, replica, loom, APP_ROLE) as said:
+                    show_addresses(console, said)
+                    console.print("The protected app stays up, Loom in front of it; Ctrl-C ends it all.")
+                    stay_up(console, replica, loom)
             return problems
 
 
@@ -99,16 +103,30 @@ def _app(stack: EmbeddedStack, mode: Mode, role: str, logs: Path) -> Iterator[Re
     }
     usual = {"APP_HTTP_PORT": "8080", "APP_GRPC_PORT": "50051"}
     log = logs / f"{role}.log"
-    replica = Replica({**environment, **usual}, log=log)
-    try:
-        replica.start()
-    except EmbeddedError:  # a port that is taken, most likely; whatever else it was comes again
-        replica = Replica(environment, log=log)
-        replica.start()
-    try:
+    with _first_to_start(Replica({**environment, **usual}, log=log), Replica(environment, log=log)) as replica:
         yield replica
+
+
+@contextmanager
+def _loom(replica: Replica, logs: Path) -> Iterator[LoomProcess]:
+    log = logs / "loom.log"
+    usual = loom_before(replica, os.environ, port=9999, ui_port=9998, log=log)
+    with _first_to_start(usual, loom_before(replica, os.environ, log=log)) as loom:
+        yield loom
+
+
+@contextmanager
+def _first_to_start(usual: C, on_free_ports: C) -> Iterator[C]:
+    child = usual
+    try:
+        child.start()
+    except EmbeddedError:  # a port that is taken, most likely; whatever else it was comes again
+        child = on_free_ports
+        child.start()
+    try:
+        yield child
     finally:
-        replica.stop()
+        child.stop()
 
 
 def _load(console: Console, stack: EmbeddedStack, mode: Mode, role: str, replica: Replica) -> RunLog:

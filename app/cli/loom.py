@@ -21,6 +21,7 @@ import uvloop
 from app.cli import loom_session
 from app.cli.failure import CommandError
 from app.cli.loom_flags import from_file, show_version
+from app.cli.signals import terminate_with_stdin
 from app.loom.bootstrap import Config, HostPort, ListenError, Loom, running
 from app.loom.capture import CaptureConfig
 from app.loom.demo.backend import Shop
@@ -101,6 +102,9 @@ def loom(
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
     ] = False,
+    while_stdin_open: Annotated[
+        bool, typer.Option("--while-stdin-open", help="Also end when standard input closes, and so with the parent.")
+    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Bring a backend along, and clients that call it until Loom is stopped.")
     ] = False,
@@ -175,6 +179,8 @@ def loom(
         if not loom_session.replay_file(replay, config, given, no_color=no_color, as_json=json_line):
             raise typer.Exit(1)
         return
+    if while_stdin_open:
+        terminate_with_stdin()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             # The second signal cancels it, and nothing else does.

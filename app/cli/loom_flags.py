@@ -13,7 +13,7 @@ from app import __version__
 from app.cli.failure import CommandError
 from app.loom.config import FILE_NAME, ConfigError, Key, read
 
-_NOT_IN_FILES: Final = frozenset({"config", "version", "help", "replay", "export", "metadata"})
+_NOT_IN_FILES: Final = frozenset({"config", "version", "help", "replay", "export", "metadata", "while-stdin-open"})
 """What is said of one run only."""
 
 

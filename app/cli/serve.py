@@ -6,9 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
-import sys
-import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, TypeVar
@@ -19,6 +16,7 @@ import uvloop
 from app.cli.failure import CommandError
 from app.cli.server import Address
 from app.cli.server import serve as run_server
+from app.cli.signals import terminate_with_stdin
 from app.settings import Settings, SettingsError, load_settings, unknown_variables
 from app.telemetry import logs
 from app.tracing_settings import load_tracing_settings
@@ -42,7 +40,7 @@ def serve(
     for sentence in unknown_variables():
         _log.warning(sentence)
     if while_stdin_open:
-        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
+        terminate_with_stdin()
 
     def announce(address: Address) -> None:
         if json_line:
@@ -65,10 +63,3 @@ def or_fail(load: Callable[[], T]) -> T:
         return load()
     except SettingsError as error:
         raise CommandError(f"bad setting: {error}", status=2) from error
-
-
-def _end_with_stdin() -> None:
-    # Not through the buffered reader: a thread that is inside it when the interpreter ends aborts the process.
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -33,3 +35,15 @@ def wait_for_interrupt(goes_on: Callable[[], bool]) -> None:
         never = threading.Event()
         while goes_on():
             never.wait(WATCH_INTERVAL_S)
+
+
+def terminate_with_stdin() -> None:
+    """Have this process get SIGTERM when its standard input closes, as it does when the parent ends."""
+    threading.Thread(target=_terminate_with_stdin, name="stdin", daemon=True).start()
+
+
+def _terminate_with_stdin() -> None:
+    # Not through the buffered reader: a thread that is inside it when the interpreter ends aborts the process.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

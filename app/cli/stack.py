@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from app.embedded.loom import LoomProcess
+from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
 from app.loadtest.target import STACK_FILE
 from app.report.files import write_json
@@ -29,21 +31,25 @@ def app_environment(stack: EmbeddedStack, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def announced(
-    stack: EmbeddedStack, http_url: str, grpc_target: str, key_prefix: str, file: Path = STACK_FILE
+    stack: EmbeddedStack, replica: Replica, loom: LoomProcess, key_prefix: str, file: Path = STACK_FILE
 ) -> Iterator[dict[str, str | int]]:
     """Say in `file` where the stack is, as long as the context lasts, and which keys in Redis are the app's.
 
     Gives what is said.
     """
     said: dict[str, str | int] = {
-        "http_url": http_url,
-        "grpc_target": grpc_target,
+        "http_url": replica.http_url,
+        "grpc_target": replica.grpc_target,
+        "loom_target": loom.target,
+        "loom_url": loom.url,
         "database_url": stack.postgres.url(APP_ROLE),
         "loadtest_database_url": stack.postgres.url(LOADTEST_ROLE),
         "redis_url": stack.redis.url(),
         "key_prefix": key_prefix,
-        "http_port": int(http_url.rpartition(":")[2]),
-        "grpc_port": int(grpc_target.rpartition(":")[2]),
+        "http_port": _port(replica.http_url),
+        "grpc_port": _port(replica.grpc_target),
+        "loom_port": _port(loom.target),
+        "loom_ui_port": _port(loom.url),
         "postgres_port": stack.postgres.port,
         "redis_port": stack.redis.port,
         "pid": os.getpid(),
@@ -53,6 +59,18 @@ def announced(
         yield said
     finally:
         _withdraw(file)
+
+
+def loom_before(
+    replica: Replica, environment: Mapping[str, str], *, port: int = 0, ui_port: int = 0, log: Path | None = None
+) -> LoomProcess:
+    """Loom, to be started, in front of a replica that runs with `environment`."""
+    tls = bool(environment.get("APP_GRPC_TLS_CERT_FILE"))
+    return LoomProcess(replica.grpc_target, port=port, ui_port=ui_port, backend_tls=tls, log=log)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _withdraw(file: Path) -> None:

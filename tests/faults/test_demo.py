@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import pytest
 
+from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest
+from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from tests.faults.conftest import Run
 from tests.faults.polling import until
 
@@ -73,6 +77,27 @@ def self_contained(page: Path) -> None:
     assert not [one for one in addresses if "//www.w3.org/" not in one and "//127.0.0.1:" not in one]
     assert not re.findall(r"<(?:script|link|img|iframe|object|embed)\b[^>]*(?:src|href)\s*=", text)
     assert not re.findall(r"@import|url\((?!#)", text)
+
+
+@pytest.mark.slow
+async def test_when_the_figures_are_printed_it_stays_up_with_loom_in_front_of_the_protected_app(run: Run) -> None:
+    command = run("demo")
+    stack_file = command.folder / "out/stack.json"
+    await until(lambda: "Ctrl-C ends it all" in command.stdout or not command.is_running, "it stays up", DEMO_S)
+    assert command.is_running, command.stderr
+    said = json.loads(stack_file.read_text())
+    assert f"{said['loom_url']} shows the gRPC calls that come by way of {said['loom_target']}" in command.stdout
+    async with grpc.aio.insecure_channel(said["loom_target"]) as channel:
+        stub = TemplateServiceStub(channel)  # type: ignore[no-untyped-call]
+        assert (await stub.GetTemplateDetails(GetTemplateDetailsRequest(id=2), timeout=5)).template.id == 2
+    async with httpx.AsyncClient(base_url=said["loom_url"], timeout=5) as client:
+        assert "/template.v1.TemplateService/GetTemplateDetails" in (await client.get("/api/calls")).text
+    command.interrupt()
+    await until(lambda: not command.is_running, "it ends", 15)
+    assert command.process.returncode == 0
+    await until(lambda: not command.processes(), "no process is left", 15)
+    assert command.temp_files() == []
+    assert not stack_file.exists()
 
 
 @pytest.mark.slow

@@ -16,17 +16,17 @@ import grpc
 import httpx
 import pytest
 
-from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest
+from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest, WatchTemplatesRequest
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from tests.faults.commands import Command
 from tests.faults.conftest import Run
 from tests.faults.polling import until
 
-FREE_PORTS = ("--http-port", "0", "--grpc-port", "0")
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--loom-port", "0", "--loom-ui-port", "0")
 STARTS_S, ENDS_S = 40.0, 15.0
 """For several at once, on a busy machine."""
 STACK_FILE = Path("out/stack.json")
-PORTS = ("http", "grpc", "postgres", "redis")
+PORTS = ("http", "grpc", "postgres", "redis", "loom", "loom_ui")
 
 
 def up(run: Run, *flags: str, **settings: object) -> Command:
@@ -51,14 +51,17 @@ async def nothing_is_left(command: Command, *, but_files_of_its_folder: bool = F
 
 
 async def answers(said: dict[str, Any]) -> None:
-    """All four of them, at the addresses given."""
+    """All of them, at the addresses given; a call by way of Loom is seen there."""
     async with httpx.AsyncClient(base_url=said["http_url"], timeout=5) as client:
         assert (await client.get("/template-details?id=1")).status_code == 200
         assert (await client.get("/ready")).json()["checks"] == {"cache": "ok", "database": "ok"}
-    async with grpc.aio.insecure_channel(said["grpc_target"]) as channel:
-        stub = TemplateServiceStub(channel)  # type: ignore[no-untyped-call]
-        assert (await stub.GetTemplateDetails(GetTemplateDetailsRequest(id=2), timeout=5)).template.id == 2
-    assert [is_open(said[f"{name}_port"]) for name in PORTS] == [True] * 4
+    for target in (said["grpc_target"], said["loom_target"]):
+        async with grpc.aio.insecure_channel(target) as channel:
+            stub = TemplateServiceStub(channel)  # type: ignore[no-untyped-call]
+            assert (await stub.GetTemplateDetails(GetTemplateDetailsRequest(id=2), timeout=5)).template.id == 2
+    async with httpx.AsyncClient(base_url=said["loom_url"], timeout=5) as client:
+        assert "/template.v1.TemplateService/GetTemplateDetails" in (await client.get("/api/calls")).text
+    assert [is_open(said[f"{name}_port"]) for name in PORTS] == [True] * len(PORTS)
 
 
 def is_open(port: int) -> bool:
@@ -72,7 +75,7 @@ def is_open(port: int) -> bool:
 async def test_two_are_all_there_when_they_say_so_and_the_end_of_one_is_not_that_of_the_other(run: Run) -> None:
     first, second = up(run), up(run)
     first_said, second_said = await ready(first), await ready(second)
-    assert len({said[f"{name}_port"] for said in (first_said, second_said) for name in PORTS}) == 8
+    assert len({said[f"{name}_port"] for said in (first_said, second_said) for name in PORTS}) == 2 * len(PORTS)
     for command, said in ((first, first_said), (second, second_said)):
         assert said == json.loads((command.folder / STACK_FILE).read_text())
         assert said["pid"] == command.process.pid
@@ -140,11 +143,12 @@ async def test_what_keeps_it_from_starting_is_told_in_one_line_and_nothing_is_le
         taken = listener.getsockname()[1]
         failing = {}
         for name in PORTS:
-            flags = {"--http-port": "0", "--grpc-port": "0", f"--{name}-port": str(taken)}
-            failing[name] = (up(run, *(word for flag in flags.items() for word in flag)), str(taken))
+            taken_flag = (f"--{name.replace('_', '-')}-port", str(taken))
+            failing[name] = (up(run, *FREE_PORTS, *taken_flag), str(taken))
         failing["setting"] = (up(run, cache_ttl_s="soon"), "APP_CACHE_TTL_S")
         failing["folder"] = (run("up", "--json", *FREE_PORTS, in_the_way="out"), "cannot write out/stack.json")
         for command, word in failing.values():
+            await asyncio.to_thread(command.wait, 2 * STARTS_S)
             await nothing_is_left(command)
             assert command.process.returncode in (1, 2)
             (complaint,) = command.complaints()
@@ -163,12 +167,26 @@ async def test_an_impatient_second_ctrl_c_leaves_no_process_and_no_temp_file_eit
 
 
 @pytest.mark.slow
-async def test_where_the_app_ends_by_itself_it_says_so_and_ends_too(run: Run) -> None:
+@pytest.mark.parametrize(("word", "name"), [("serve", "the app"), ("loom", "Loom")])
+async def test_where_the_app_or_loom_ends_by_itself_it_says_so_and_ends_too(run: Run, word: str, name: str) -> None:
     command = up(run)
     await ready(command)
     for process in command.processes():
-        if "serve" in process.cmdline():
+        if word in process.cmdline():
             process.kill()
     await nothing_is_left(command)
-    assert command.complaints() == ["error: the app ended by itself, with exit status -9"]
+    assert command.complaints() == [f"error: {name} ended by itself, with exit status -9"]
     assert command.process.returncode == 1
+
+
+@pytest.mark.slow
+async def test_a_watch_by_way_of_loom_does_not_keep_it_from_ending(run: Run) -> None:
+    command = up(run)
+    said = await ready(command)
+    async with grpc.aio.insecure_channel(said["loom_target"]) as channel:
+        stub = TemplateServiceStub(channel)  # type: ignore[no-untyped-call]
+        watch = stub.WatchTemplates(WatchTemplatesRequest(ids=[1]), timeout=60)
+        assert (await watch.read()) is not grpc.aio.EOF
+        command.interrupt()
+        await nothing_is_left(command)
+    assert command.process.returncode == 0
