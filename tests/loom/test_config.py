@@ -124,4 +124,4 @@ def test_every_flag_of_a_lasting_kind_may_stand_in_the_file(tmp_path: Path) -> N
         if name.startswith("--")
     }
     told = set(str(error.value).partition("there are ")[2].split(", "))
-    assert told == names - {"config", "version", "help", "replay", "export", "metadata"}
+    assert told == names - {"config", "version", "help", "replay", "export", "metadata", "while-stdin-open"}
