@@ -47,3 +47,14 @@ def reset(leg: H2Connection, stream: int, code: int) -> None:
     """Where it is closed already, nothing."""
     with contextlib.suppress(StreamClosedError):
         leg.reset_stream(stream, code)
+
+
+def as_one_frame(settings: bytes) -> bytes:
+    """Two SETTINGS frames as one, which is acknowledged once.
+
+    Clients begin with the first frame that they get: one that heard of a lower bound in a second frame would have begun
+    more streams than it may, and gRPC's fails them. hyper-h2 takes the first acknowledgement for all that it has sent.
+    """
+    first = int.from_bytes(settings[:3], "big")
+    head, payload, rest = settings[3:9], settings[9 : 9 + first], settings[9 + first :]
+    return (first + len(rest) - 9).to_bytes(3, "big") + head + payload + rest[9:]

@@ -24,7 +24,7 @@ from app.loom.call import Direction, Ending, Headers
 from app.loom.proxy.answer import trailers_only
 from app.loom.proxy.flow import END_STREAM, Exchange, Flow
 from app.loom.proxy.framing import PREFACE, Budget, GoawayFilter
-from app.loom.proxy.http2 import GOAWAY, headers_of, make_connection, reset
+from app.loom.proxy.http2 import GOAWAY, as_one_frame, headers_of, make_connection, reset
 from app.loom.proxy.interception import Interception
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Relay
@@ -134,9 +134,12 @@ class Interceptor:
         streams = self._limits.streams
         if self._to_backend is not None:
             streams = min(streams, self._backend.remote_settings.max_concurrent_streams)
+        # The bound is in force once the client has acknowledged it, and not for what it opens before.
         self._client.initiate_connection()
-        # In a frame of its own, and so in force once the client has acknowledged it, and not for what it opens before.
         self._client.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
+        settings = as_one_frame(self._client.data_to_send())
+        self._to_client(settings)
+        self._relay.backend_bytes(settings)
         self._client.increment_flow_control_window(self._limits.intercepted_bytes - 65_535)
         self._flush()
         if self._is_asked:
