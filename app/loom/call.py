@@ -15,6 +15,11 @@ Headers = tuple[tuple[bytes, bytes], ...]
 """Names and values in the order sent, duplicates and pseudo-headers included, `-bin` values as they were encoded."""
 
 
+def first_value(headers: Headers, name: bytes) -> bytes:
+    """Of the first one with this name; empty where there is none."""
+    return next((value for each, value in headers if each == name), b"")
+
+
 def binary_value(sent: bytes) -> bytes:
     """The bytes that a `-bin` value stands for: sent in base64, with padding or without, or, where both peers have set
     GRPC_ALLOW_TRUE_BINARY_METADATA, as they are after a zero byte (gRPC proposal G1). Raises `ValueError` where it is

@@ -13,6 +13,7 @@ import grpc
 
 from app.loom import tunnel
 from app.loom.call import Altered, Event, StreamKind
+from app.loom.decoding import declared_kind
 from app.loom.metrics import LoomMetrics
 from app.loom.proxy.upstream import Upstream
 from app.loom.recording.duplicates import Duplicates
@@ -61,14 +62,6 @@ class Capture:
         """As its method is declared, where its schema is known; else as the traffic looks."""
         schema = None if record.schema is None else self.schemas.by_hash(record.schema)
         return declared_kind(record, schema)
-
-
-def declared_kind(record: Record, schema: Schema | None) -> StreamKind:
-    """The kind of a call, by the schema that explains it."""
-    method = None if schema is None else schema.method(record.started.method)
-    if method is None:
-        return record.kind()
-    return StreamKind.of(client_streams=method.client_streams, server_streams=method.server_streams)
 
 
 class CountedAndRecorded(LoomMetrics):

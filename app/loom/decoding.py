@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from app.loom.call import Direction, Headers, StreamKind
+from app.loom.call import Direction, StreamKind, first_value
 from app.loom.recording.record import Kept, Record
 from app.loom.schema import schemaless
 from app.loom.schema.errors import TranscodeError
@@ -29,7 +29,7 @@ def plain(record: Record, kept: Kept) -> bytes:
     if not kept.compressed:
         return kept.data
     headers = record.headers if kept.direction is Direction.REQUEST else record.response_headers
-    encoding = _value(headers, b"grpc-encoding")
+    encoding = first_value(headers, b"grpc-encoding")
     window = _WINDOWS.get(encoding)
     if window is None:
         raise CompressionError(f"compressed by {encoding.decode('latin-1') or 'nothing that was named'}")
@@ -45,6 +45,14 @@ def plain(record: Record, kept: Kept) -> bytes:
     return data
 
 
+def declared_kind(record: Record, schema: Schema | None) -> StreamKind:
+    """The kind of a call, by the schema that explains it; without one, as the traffic looked."""
+    method = None if schema is None else schema.method(record.started.method)
+    if method is None:
+        return record.kind()
+    return StreamKind.of(client_streams=method.client_streams, server_streams=method.server_streams)
+
+
 class Decoder:
     """Messages as JSON."""
 
@@ -55,11 +63,7 @@ class Decoder:
 
     def kind(self, record: Record) -> StreamKind:
         """As its method is declared, where that is known; else as the traffic looked."""
-        schema = self._schema(record)
-        method = None if schema is None else schema.method(record.started.method)
-        if method is None:
-            return record.kind()
-        return StreamKind.of(client_streams=method.client_streams, server_streams=method.server_streams)
+        return declared_kind(record, self._schema(record))
 
     def json(self, record: Record, kept: Kept) -> Any:
         """What `json.dumps` takes: by the schema, else as field numbers, else its bytes."""
@@ -70,9 +74,8 @@ class Decoder:
         schema = self._schema(record)
         method = None if schema is None else schema.method(record.started.method)
         if schema is not None and method is not None:
-            of = method.input if kept.direction is Direction.REQUEST else method.output
             try:
-                return to_json(data, of, schema)
+                return to_json(data, method.message(kept.direction), schema)
             except (TranscodeError, RecursionError):
                 pass  # cut, or another version's: its bytes tell what they can
         fields = schemaless.describe(data)
@@ -83,7 +86,3 @@ class Decoder:
     def _schema(self, record: Record) -> Schema | None:
         known = None if record.schema is None else self._by_hash(record.schema)
         return known or self._otherwise
-
-
-def _value(headers: Headers, name: bytes) -> bytes:
-    return next((value for each, value in headers if each == name), b"")

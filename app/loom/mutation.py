@@ -153,9 +153,7 @@ class CallMutation:
         method = None if schema is None else schema.method(self._method)
         if method is None:
             raise MutationError("the method's types are not known")
-        return self._rules.message(
-            direction, data, new_message(method.input if direction is Direction.REQUEST else method.output)
-        )
+        return self._rules.message(direction, data, new_message(method.message(direction)))
 
     def _next(self, direction: Direction) -> int:
         position = self._positions[direction]

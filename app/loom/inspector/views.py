@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from app.loom.call import Direction, Headers, StreamKind, binary_value
-from app.loom.capture import declared_kind
-from app.loom.decoding import CompressionError, plain
+from app.loom.call import Direction, Headers, StreamKind, binary_value, first_value
+from app.loom.decoding import CompressionError, declared_kind, plain
 from app.loom.grpcurl import Target, command
 from app.loom.recording.lines import mutations
 from app.loom.recording.record import Kept, Record
@@ -139,7 +138,7 @@ def _decoded(data: bytes, direction: Direction, path: str, schema: Schema | None
     problem = "no schema: fields are shown by their numbers"
     if schema is not None and method is not None:
         try:
-            return {"json": to_json(data, method.input if direction is Direction.REQUEST else method.output, schema)}
+            return {"json": to_json(data, method.message(direction), schema)}
         except (TranscodeError, RecursionError) as error:
             problem = str(error) or "nested too deeply"
     fields = describe(data)
@@ -149,7 +148,7 @@ def _decoded(data: bytes, direction: Direction, path: str, schema: Schema | None
 
 
 def _details(trailers: Headers, schema: Schema | None) -> Any:
-    sent = _value(trailers, b"grpc-status-details-bin")
+    sent = first_value(trailers, b"grpc-status-details-bin")
     if not sent:
         return None
     try:
@@ -160,10 +159,6 @@ def _details(trailers: Headers, schema: Schema | None) -> Any:
 
 def _pairs(headers: Headers) -> list[list[str]]:
     return [[name.decode("latin-1"), value.decode("utf-8", "backslashreplace")] for name, value in headers]
-
-
-def _value(headers: Headers, name: bytes) -> bytes:
-    return next((value for each, value in headers if each == name), b"")
 
 
 def _timestamp(wall: float) -> str:

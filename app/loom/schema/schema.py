@@ -24,6 +24,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
+from app.loom.call import Direction
 from app.loom.schema.errors import SchemaError
 
 _KNOWN: Final = descriptor_pool.Default()
@@ -44,6 +45,10 @@ class Method:
     output: Descriptor
     client_streams: bool
     server_streams: bool
+
+    def message(self, direction: Direction) -> Descriptor:
+        """The type of the messages that go that way."""
+        return self.input if direction is Direction.REQUEST else self.output
 
 
 class Schema:
