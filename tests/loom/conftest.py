@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from app.concurrency.breaker import CircuitBreaker
+from app.loom.call import Direction, Headers
 from app.loom.proxy.interception import CallInterception, Interception
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.server import Proxy
@@ -127,6 +128,27 @@ class Untouched:
         return None
 
 
+class Read(Untouched):
+    """Has every message of every call shown to it, and changes none: what a rule does that finds nothing to change."""
+
+    hold = abort = None
+
+    def for_call(self, call: int | None, method: str) -> CallInterception | None:
+        return self
+
+    def headers(self, direction: Direction, headers: Headers) -> Headers:
+        return headers
+
+    def rewrites(self, direction: Direction) -> bool:
+        return True
+
+    def message(self, direction: Direction, data: bytes) -> bytes | None:
+        return None
+
+    def left(self, direction: Direction, why: str) -> None:
+        pass
+
+
 @asynccontextmanager
 async def path(
     limits: Limits | None = None,
@@ -153,10 +175,16 @@ async def path(
         assert not told
 
 
-LANES = {"relay": None, "intercept": Untouched()}
+LANES: dict[str, Interception | None] = {"relay": None, "intercept": Untouched(), "rewriting": Read()}
 
 
 @pytest.fixture(params=LANES)
-async def through(request: pytest.FixtureRequest) -> AsyncIterator[Path]:
-    async with path(interception=LANES[request.param]) as made:
+def interception(request: pytest.FixtureRequest) -> Interception | None:
+    """What takes a connection into each of the lanes, and changes nothing."""
+    return LANES[request.param]
+
+
+@pytest.fixture
+async def through(interception: Interception | None) -> AsyncIterator[Path]:
+    async with path(interception=interception) as made:
         yield made

@@ -12,6 +12,7 @@ from app.loom.call import Ending, Status
 from app.loom.proxy import framing
 from app.loom.proxy.framing import PREFACE
 from app.loom.proxy.http2 import GOAWAY
+from app.loom.proxy.interception import Interception
 from app.loom.proxy.limits import Limits
 from tests.loom import wire
 from tests.loom.account import WAIT_S, eventually, refuses
@@ -40,22 +41,55 @@ async def test_the_preface_and_all_after_it_may_come_in_tiny_pieces(size: int) -
         assert (told.requests, told.responses, told.end.status) == ([b"ask"], [b"ask"], Status.OK)
 
 
-async def test_pings_go_end_to_end_and_loom_answers_none_itself() -> None:
-    heard = asyncio.Event()
+async def test_pings_go_end_to_end_both_ways_and_loom_answers_none_itself(interception: Interception | None) -> None:
+    heard, may_answer = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
-        while PING_PAYLOAD not in peer.received:
-            await peer.read()
+        await until_heard(peer, ASKED)
         heard.set()
+        await asyncio.wait_for(may_answer.wait(), WAIT_S)
+        peer.send(pong(ASKED), ping(PROBED))
+        await until_heard(peer, pong(PROBED))
+        peer.send(ping(LAST))
         await peer.end()
 
-    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
-        caller.send(frame(PING, 0, 0, PING_PAYLOAD))
+    async with (
+        scripted(script) as port,
+        proxied(port, interception=interception) as front,
+        client(front.port) as caller,
+    ):
+        caller.send(ping(ASKED))
         await asyncio.wait_for(heard.wait(), WAIT_S)
-        assert PING_PAYLOAD not in caller.received
+        assert ASKED not in caller.received
+        may_answer.set()
+        await until_heard(caller, ping(PROBED))
+        caller.send(pong(PROBED))
+        await until_heard(caller, ping(LAST))
+        assert [caller.received.count(payload) for payload in (ASKED, PROBED, LAST)] == [1, 1, 1]
+        assert pong(ASKED) in caller.received
 
 
-PING_PAYLOAD = b"12345678"
+ASKED, PROBED, LAST = b"\0\0\0\0asks", b"\0\0\0probe", b"\0\0\0\0last"
+
+
+def ping(payload: bytes) -> bytes:
+    return frame(PING, 0, 0, payload)
+
+
+def pong(payload: bytes) -> bytes:
+    return frame(PING, framing.ACK, 0, payload)
+
+
+async def until_heard(peer: Peer, wanted: bytes) -> None:
+    while wanted not in peer.received:
+        assert await peer.read()
+
+
+async def test_a_ping_is_answered_by_loom_where_there_is_no_backend() -> None:
+    async with proxied(1) as front, client(front.port) as caller:
+        caller.send(ping(ASKED))
+        await until_heard(caller, pong(ASKED))
+        assert front.account.counts["dial failed"] == 1
 
 
 @pytest.mark.parametrize("code", [0x0, 0x5, 0x8, 0xB])

@@ -36,7 +36,6 @@ _SHORTENED: Final = PADDED | PRIORITY
 _NO_FRAME: Final = -1
 _STREAM_ID: Final = 0x7FFFFFFF
 _PRIORITY_BYTES: Final = 5
-_MAX_GOAWAY: Final = 16_384
 _unpack_head = Struct(">HBBBL").unpack_from
 _unpack_prefix = Struct(">BL").unpack_from
 _new = tuple.__new__  # what a named tuple's own constructor calls, after some work that costs more
@@ -206,47 +205,6 @@ def _bare(kind: int, flags: int, payload: bytes) -> bytes | None:
     if start <= end:
         return payload[start:end]
     return b"" if kind == DATA else None
-
-
-class GoawayFilter:
-    """Takes GOAWAY out of one direction of a connection, for who is to read the rest; `skip` is as in `FrameParser`.
-
-    hyper-h2 takes GOAWAY for the end, though what is under way may finish after it (RFC 9113, section 6.8).
-    """
-
-    __slots__ = ("_held", "_pass")
-
-    def __init__(self, *, skip: int = 0) -> None:
-        self._held = b""
-        self._pass = skip
-
-    def feed(self, data: bytes) -> tuple[bytes, list[bytes]]:
-        """`data` without GOAWAY, and the payloads of those that it completes. Holds back less than a frame."""
-        data = self._held + data
-        self._held = b""
-        kept, goaways = [], []
-        position, end = 0, len(data)
-        while position < end:
-            if self._pass:
-                piece = data[position : position + self._pass]
-                self._pass -= len(piece)
-                position += len(piece)
-                kept.append(piece)
-                continue
-            if position + HEAD_BYTES > end:
-                self._held = data[position:]
-                break
-            high, low, kind, _, _ = _unpack_head(data, position)
-            whole = HEAD_BYTES + (high << 8 | low)
-            if kind != GOAWAY or whole > _MAX_GOAWAY:
-                self._pass = whole
-            elif position + whole > end:
-                self._held = data[position:]
-                break
-            else:
-                goaways.append(data[position + HEAD_BYTES : position + whole])
-                position += whole
-        return b"".join(kept), goaways
 
 
 class Budget:

@@ -1,15 +1,15 @@
 """The intercept lane: both legs end here, and each call is passed on by hyper-h2, changed or answered where asked.
 
-Headers keep their order, duplicates and `-bin` values; trailers-only stays one header block; resets, GOAWAY and the
-number of streams allowed are carried across. PING is answered on each leg, and frames are cut anew. What the client
-sent and got is told as in the relay lane, by a `Relay` that reads the client's side of it.
+Headers keep their order, duplicates and `-bin` values; trailers-only stays one header block; resets, GOAWAY, PING and
+the number of streams allowed are carried across. Frames are cut anew. What the client sent and got is told as in the
+relay lane, by a `Relay` that reads the client's side of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,8 +22,9 @@ from h2.settings import SettingCodes
 from app.concurrency.tasks import TaskSet
 from app.loom.call import Direction, Ending, Headers
 from app.loom.proxy.answer import trailers_only
+from app.loom.proxy.control import ControlFilter
 from app.loom.proxy.flow import END_STREAM, Exchange, Flow
-from app.loom.proxy.framing import PREFACE, Budget, GoawayFilter
+from app.loom.proxy.framing import PREFACE, Budget
 from app.loom.proxy.http2 import GOAWAY, as_one_frame, headers_of, make_connection, reset
 from app.loom.proxy.interception import Interception
 from app.loom.proxy.limits import Limits
@@ -67,7 +68,9 @@ class Interceptor:
         self._to_client, self._to_backend = to_client, to_backend
         self._client = make_connection(limits, client_side=False)
         self._backend = make_connection(limits, client_side=True)
-        self._client_frames, self._backend_frames = GoawayFilter(skip=len(PREFACE)), GoawayFilter()
+        # Without a backend, Loom is the one that a PING has reached.
+        self._client_control = ControlFilter(takes_pings=to_backend is not None, skip=len(PREFACE))
+        self._backend_control = ControlFilter(takes_pings=True)
         self._exchanges: dict[int, Exchange] = {}
         self._by_backend: dict[int, Exchange] = {}
         self._touched: set[Exchange] = set()
@@ -102,11 +105,17 @@ class Interceptor:
             self._early += data
             return
         self._relay.client_bytes(data)
-        self._read(self._client, self._client_frames, data, self._client_event, self._client_goaway)
+        data, _, pings = self._client_control.feed(data)  # a client that goes away ends the connection itself
+        self._read(self._client, data, self._client_event)
+        if pings and self._to_backend is not None:
+            self._to_backend(pings)
 
     def backend_bytes(self, data: bytes) -> None:
         """From the backend."""
-        self._read(self._backend, self._backend_frames, data, self._backend_event, self._backend_goaway)
+        data, goaways, pings = self._backend_control.feed(data)
+        self._read(self._backend, data, self._backend_event, goaways)
+        if pings and self._is_started:  # else the backend has broken the protocol: SETTINGS come first
+            self._to_client(pings)
 
     def backend_ended(self) -> None:
         """Nothing more comes from it."""
@@ -151,19 +160,17 @@ class Interceptor:
     def _read(
         self,
         connection: H2Connection,
-        frames: GoawayFilter,
         data: bytes,
         on_event: Callable[[events.Event], None],
-        on_goaway: Callable[[bytes], None],
+        goaways: Sequence[bytes] = (),
     ) -> None:
         if self._is_broken:
             return
         try:
-            data, goaways = frames.feed(data)
             for event in connection.receive_data(data):
                 on_event(event)
             for payload in goaways:
-                on_goaway(payload)
+                self._backend_goaway(payload)
             self._pump()
         except ProtocolError as error:
             side = "client" if connection is self._client else "backend"
@@ -352,9 +359,6 @@ class Interceptor:
             streams = min(self._limits.streams, self._backend.remote_settings.max_concurrent_streams)
             self._client.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self._touched |= self._stuck
-
-    def _client_goaway(self, payload: bytes) -> None:
-        """It opens no more, and ends the connection when it is done."""
 
     def _backend_goaway(self, payload: bytes) -> None:
         last = int.from_bytes(payload[:4]) & 0x7FFFFFFF
