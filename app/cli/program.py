@@ -11,6 +11,7 @@ from app.cli.demo import demo
 from app.cli.failure import CommandError
 from app.cli.get import get
 from app.cli.import_templates import import_templates
+from app.cli.lab import lab
 from app.cli.loadtest import loadtest
 from app.cli.loom import loom
 from app.cli.migrate import migrate
@@ -26,7 +27,7 @@ program = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, up, loadtest, scenario, serve, loom, migrate, get, watch):
+for command in (demo, up, loadtest, scenario, lab, serve, loom, migrate, get, watch):
     program.command()(command)
 program.command("import")(import_templates)
 

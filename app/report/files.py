@@ -12,6 +12,16 @@ class ReportError(Exception):
     """A report cannot be written; the message is one line and names the file."""
 
 
+def check_folder(folder: Path) -> None:
+    """Makes `folder` where it is missing. Raises `ReportError` unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ReportError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
 def write_json(path: Path, document: object) -> None:
     """As `write_text`, with `document` as indented JSON."""
     write_text(path, json.dumps(document, indent=2) + "\n")

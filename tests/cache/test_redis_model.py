@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.cache import scripts
 from app.cache.entry import Entry, encode
-from tests.cache.redis_model import Answer, Argument, ScriptModel
+from app.lab.simulation.redis_model import Answer, Argument, ScriptModel
 
 NAMES = ("m:{1}", "m:{1}:lease", "m:{1}:floor")
 CHANNEL, KEY = "m:wake", "1"

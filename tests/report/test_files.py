@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.report.files import ReportError, write_json, write_text
+from app.report.files import ReportError, check_folder, write_json, write_text
 
 
 def test_a_file_is_put_in_place_with_its_folders_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -54,3 +54,11 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
     reader.join(10)
     assert got == ["through"]
     assert pipe.is_fifo()
+
+
+def test_a_folder_is_made_and_left_empty_and_one_that_cannot_be_is_told(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ReportError, match=r"^cannot write into .*/file: File exists$"):
+        check_folder(tmp_path / "file")

@@ -1,7 +1,7 @@
 """Redis in memory, as far as the cache asks anything of it: the meaning of the scripts, said a second time.
 
-`ScriptModel` is held equal to the scripts by `test_redis_model`. `ModelServer` is one Redis with its time, its outages
-and its failovers, and `ModelClient` what `RemoteCache` and `Wakeups` need of a client.
+`ScriptModel` is held equal to the scripts by `tests/cache/test_redis_model.py`. `ModelServer` is one Redis with its
+time, its outages and its failovers, and `ModelClient` what `RemoteCache` and `Wakeups` need of a client.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class ModelServer:
         self.change("down")
         self.change(state)
 
-    def publish(self, channel: str, text: str) -> None:
+    def publish(self, _channel: str, text: str) -> None:
         for subscription in self._subscriptions:
             subscription.hear("message", text)
 
@@ -241,7 +241,7 @@ class ModelClient:
     async def unlink(self, *names: bytes) -> int:
         return int(await self._run(lambda: sum(self._server.data.delete(name.decode()) for name in names)))
 
-    async def scan_iter(self, match: str, count: int) -> AsyncIterator[bytes]:
+    async def scan_iter(self, match: str, count: int) -> AsyncIterator[bytes]:  # noqa: ARG002 - as Redis'
         pattern = re.sub(r"\\(.)", r"[\1]", match)
         names = await self._run(lambda: [n for n in self._server.data.strings if fnmatch.fnmatchcase(n, pattern)])
         for name in names:

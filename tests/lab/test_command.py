@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import lab as command
+from app.cli.failure import CommandError
+from app.cli.program import program
+from app.embedded.errors import EmbeddedError
+from app.lab.experiment import Experiment, Options
+from app.lab.result import Result
+from tests.lab.fake_experiments import broken, experiment, holds, result
+
+ROOT = Path(__file__).parents[2]
+
+
+def lab(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", "lab", *words, "--out", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
+    """The experiments there are, for a test to fill."""
+    there: list[Experiment] = []
+    monkeypatch.setattr(command, "find", lambda names: there)
+    return there
+
+
+def test_an_unknown_experiment_exits_2_with_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    ended = lab(tmp_path / "out", "no-such-experiment")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: there is no experiment no-such-experiment; ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path, only: list[Experiment]) -> None:
+    def never(_: Options) -> Result:
+        raise AssertionError("ran")
+
+    only.append(experiment(run=never))
+    (tmp_path / "file").touch()
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path / "file" / "out")])
+    assert isinstance(ended.exception, CommandError)
+    assert (ended.exception.status, str(ended.exception)) == (
+        2,
+        f"cannot write into {tmp_path}/file/out: Not a directory",
+    )
+
+
+def test_each_experiment_leaves_json_as_soon_as_it_has_run_and_all_of_them_one_page(
+    tmp_path: Path, only: list[Experiment]
+) -> None:
+    def second(options: Options) -> Result:
+        assert json.loads((tmp_path / "lab-first.json").read_text())["seed"] == options.seed == 5
+        options.progress(0.5, "counting")
+        return result([holds()])
+
+    only += [experiment("first"), experiment("second", run=second)]
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path), "--seed", "5"])
+    assert ended.exit_code == 0, ended.output
+    assert "How many loads does second take?" in ended.output
+    assert "cannot be reproduced" not in ended.output
+    assert "holds" in ended.output
+    assert json.loads((tmp_path / "lab-second.json").read_text())["experiment"] == "second"
+    page = (tmp_path / "lab.html").read_text()
+    assert "python -m app lab --seed 5" in page
+
+
+def test_a_broken_claim_exits_1_says_which_and_still_leaves_the_report(tmp_path: Path, only: list[Experiment]) -> None:
+    only += [experiment("first", [broken()]), experiment("second")]
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path), "--quiet"])
+    assert isinstance(ended.exception, CommandError)
+    assert (ended.exception.status, str(ended.exception)) == (1, "first: one load: 2 loads, not 1")
+    assert ended.output == ""
+    assert {file.name for file in tmp_path.iterdir()} >= {"lab-first.json", "lab-second.json", "lab.html"}
+
+
+def test_an_interrupted_experiment_exits_130_and_says_so(tmp_path: Path, only: list[Experiment]) -> None:
+    def interrupted(_: Options) -> Result:
+        raise KeyboardInterrupt
+
+    only += [experiment("first"), experiment("second", run=interrupted)]
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path)])
+    assert ended.exit_code == 130
+    assert "interrupted; all is stopped" in ended.output
+    assert not (tmp_path / "lab.html").exists()
+
+
+def test_servers_that_do_not_start_exit_2_with_one_line(tmp_path: Path, only: list[Experiment]) -> None:
+    def unable(_: Options) -> Result:
+        raise EmbeddedError("Valkey did not start\nno room")
+
+    only.append(experiment(run=unable))
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path)])
+    assert isinstance(ended.exception, CommandError)
+    assert (ended.exception.status, str(ended.exception)) == (2, "Valkey did not start; no room")
+
+
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--seed", "x"], ["--slow"]])
+def test_wrong_flags_exit_2(words: list[str]) -> None:
+    assert CliRunner().invoke(program, ["lab", *words]).exit_code == 2
