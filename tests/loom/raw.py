@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from hpack import Decoder, Encoder
 
@@ -17,12 +18,25 @@ from tests.loom.account import WAIT_S
 ACK = wire.frame(framing.SETTINGS, framing.ACK, 0)
 
 
+@dataclass
+class Heard:
+    """A stream as one end got it, up to its end."""
+
+    stream: int
+    blocks: list[list[tuple[str, str]]] = field(default_factory=list)
+    """The header blocks: first headers, then trailers."""
+    body: bytes = b""
+    frames: list[int] = field(default_factory=list)
+    """The kinds of its frames."""
+    reset_code: int | None = None
+
+
 class Peer:
     """One end of an HTTP/2 connection, by hand. Acknowledges SETTINGS; all else is left to the script."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, of_client: bool) -> None:
         self.reader, self.writer = reader, writer
-        self.encoder, self._decoder = Encoder(), Decoder()
+        self.encoder, self._decoder = Encoder(), Decoder(max_header_list_size=1 << 20)
         self.received = bytearray()
         self._parser = FrameParser(max_payload_bytes=1 << 20, skip=0 if of_client else len(PREFACE))
         self._frames: list[Frame] = []
@@ -46,20 +60,38 @@ class Peer:
 
     async def next(self, kind: int) -> Frame:
         """The next frame of this kind; others before it are dropped."""
-        while True:
-            while self._frames:
-                if not self._frames[0].is_last:
-                    break
-                found = self._frames.pop(0)
-                if found.kind == kind:
-                    return found
-            if not await self.read():
-                raise ConnectionError("the connection ended")
+        while (found := await self._any()).kind != kind:
+            pass
+        return found
 
     async def headers(self) -> tuple[int, list[tuple[str, str]]]:
         """The next header block, in one frame: its stream and what it says."""
         found = await self.next(framing.HEADERS)
-        return found.stream, [(str(name), str(value)) for name, value in self._decoder.decode(found.payload or b"")]
+        return found.stream, self._decoded(found.payload or b"")
+
+    async def stream(self) -> Heard:
+        """The stream whose frame comes next, up to its end; what comes meanwhile of others is dropped."""
+        heard: Heard | None = None
+        block, is_end = b"", False
+        while True:
+            found = await self._any()
+            if not found.stream or found.kind == framing.GOAWAY or (heard and found.stream != heard.stream):
+                continue
+            heard = heard or Heard(found.stream)
+            heard.frames.append(found.kind)
+            if found.kind == framing.RST_STREAM:
+                heard.reset_code = int.from_bytes(found.payload or b"")
+                return heard
+            if found.kind == framing.DATA:
+                heard.body += found.payload or b""
+            else:
+                block += found.payload or b""
+            is_end = is_end or (found.kind != framing.CONTINUATION and bool(found.flags & framing.END_STREAM))
+            if found.kind != framing.DATA and found.flags & framing.END_HEADERS:
+                heard.blocks.append(self._decoded(block))
+                block = b""
+            if is_end and not block:
+                return heard
 
     async def end(self) -> None:
         """Until the other side has ended."""
@@ -68,6 +100,16 @@ class Peer:
 
     def block(self, stream: int, fields: list[tuple[str, str]], *, end: bool = False, in_frames: int = 1) -> bytes:
         return wire.headers(self.encoder, stream, fields, end=end, in_frames=in_frames)
+
+    async def _any(self) -> Frame:
+        """The next frame, whole."""
+        while not (self._frames and self._frames[0].is_last):
+            if not await self.read():
+                raise ConnectionError("the connection ended")
+        return self._frames.pop(0)
+
+    def _decoded(self, block: bytes) -> list[tuple[str, str]]:
+        return [(str(name), str(value)) for name, value in self._decoder.decode(block)]
 
 
 async def answer_all(peer: Peer) -> None:

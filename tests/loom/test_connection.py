@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import grpc
 import pytest
@@ -19,7 +18,7 @@ from tests.loom.account import WAIT_S, eventually, refuses
 from tests.loom.backend import Backend
 from tests.loom.conftest import UNLIMITED, path, proxied, serving
 from tests.loom.raw import Peer, answer_all, client, scripted
-from tests.loom.wire import OK_TRAILERS, PING, REQUEST_HEADERS, RESPONSE_HEADERS, data, frame, message, reset
+from tests.loom.wire import OK_TRAILERS, PING, REQUEST_HEADERS, RESPONSE_HEADERS, data, frame, message
 
 HELLO = PREFACE + wire.settings()
 
@@ -29,8 +28,14 @@ async def end(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-async def test_the_preface_and_all_after_it_may_come_in_tiny_pieces(size: int) -> None:
-    async with scripted(answer_all) as port, proxied(port) as front, client(front.port, b"") as caller:
+async def test_the_preface_and_all_after_it_may_come_in_tiny_pieces(
+    size: int, interception: Interception | None
+) -> None:
+    async with (
+        scripted(answer_all) as port,
+        proxied(port, interception=interception) as front,
+        client(front.port, b"") as caller,
+    ):
         whole = HELLO + caller.block(1, REQUEST_HEADERS) + data(1, message(b"ask"), end=True, padding=3)
         for start in range(0, len(whole), size):
             caller.send(whole[start : start + size])
@@ -92,52 +97,6 @@ async def test_a_ping_is_answered_by_loom_where_there_is_no_backend() -> None:
         assert front.account.counts["dial failed"] == 1
 
 
-@pytest.mark.parametrize("code", [0x0, 0x5, 0x8, 0xB])
-async def test_resets_pass_both_ways_with_their_code(code: int) -> None:
-    heard: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def script(peer: Peer) -> None:
-        first, _ = await peer.headers()
-        heard.put_nowait((await peer.next(framing.RST_STREAM)).payload)
-        second, _ = await peer.headers()
-        assert (first, second) == (1, 3)
-        peer.send(reset(3, code))
-        await peer.end()
-
-    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
-        caller.send(caller.block(1, REQUEST_HEADERS), reset(1, code))
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == code.to_bytes(4)
-        caller.send(caller.block(3, REQUEST_HEADERS))
-        assert (await caller.next(framing.RST_STREAM)).payload == code.to_bytes(4)
-        told = await front.account.ended(2)
-        assert [(call.end.ending, call.end.reset_code) for call in told] == [
-            (Ending.RESET_BY_CLIENT, code),
-            (Ending.RESET_BY_BACKEND, code),
-        ]
-
-
-async def test_one_stream_at_a_time_where_the_backend_allows_no_more() -> None:
-    async with path(server_options=[("grpc.max_concurrent_streams", 1)]) as through:
-        unary = through.channel.unary_unary("/test.Interop/Unary")
-        requests = [b"%d" % number for number in range(20)]
-        assert await asyncio.gather(*(unary(request) for request in requests)) == requests
-        told = await through.account.ended(20)
-        spans = sorted((call.started.at, call.end.at) for call in told)
-        assert all(ended <= started for (_, ended), (started, _) in itertools.pairwise(spans))
-
-
-async def test_64_kb_of_metadata_and_20_mb_messages_pass_and_the_message_is_cut_in_the_account_only() -> None:
-    async with path() as through:
-        metadata = (("x-large", "v" * 60_000), ("x-more-bin", bytes(4_000)))
-        body = bytes(range(256)) * 80_000
-        call = through.channel.unary_unary("/test.Interop/Unary")(body, metadata=metadata)
-        assert await call == body
-        told = await through.account.one()
-        assert [(message.size, message.is_cut) for message in told.messages] == [(len(body), True)] * 2
-        assert all(message.data == body[: Limits().message_bytes] for message in told.messages)
-        assert (b"x-large", b"v" * 60_000) in told.started.headers
-
-
 async def test_a_client_that_does_not_read_blocks_the_backend_and_fills_no_memory() -> None:
     limits = Limits(write_buffer_bytes=65_536)
     sent = 0
@@ -172,9 +131,11 @@ async def test_a_client_that_does_not_read_blocks_the_backend_and_fills_no_memor
             assert await caller.read()
 
 
-async def test_a_backend_that_does_not_read_blocks_the_client() -> None:
+async def test_a_backend_that_does_not_read_blocks_the_client(interception: Interception | None) -> None:
     limits = Limits(write_buffer_bytes=65_536)
-    async with path(limits) as through:  # flow control of a real pair: the server reads only what the handler takes
+    async with path(
+        limits, interception=interception
+    ) as through:  # flow control of a real pair: the server reads only what the handler takes
         call = through.channel.stream_unary("/test.Interop/ClientStream")()
         for _ in range(200):
             await call.write(bytes(65_536))
@@ -193,7 +154,11 @@ async def test_a_backend_that_dies_while_it_does_not_read_is_noticed_and_the_cli
         await asyncio.wait_for(may_die.wait(), WAIT_S)
         peer.writer.transport.abort()
 
-    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
+    async with (
+        scripted(script) as port,
+        proxied(port) as front,
+        client(front.port) as caller,
+    ):
         caller.send(caller.block(1, REQUEST_HEADERS))
         await front.account.until(lambda: bool(front.account.calls))
         while caller.writer.transport.get_write_buffer_size() < 1_000_000:
@@ -205,13 +170,17 @@ async def test_a_backend_that_dies_while_it_does_not_read_is_noticed_and_the_cli
         assert (told.end.status, told.end.ending) == (Status.UNAVAILABLE, Ending.BACKEND_LOST)
 
 
-async def test_a_half_closed_client_still_gets_its_answer() -> None:
+async def test_a_half_closed_client_still_gets_its_answer(interception: Interception | None) -> None:
     async def script(peer: Peer) -> None:
         stream, _ = await peer.headers()
         await peer.end()
         peer.send(peer.block(stream, [*RESPONSE_HEADERS, *OK_TRAILERS], end=True))
 
-    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
+    async with (
+        scripted(script) as port,
+        proxied(port, interception=interception) as front,
+        client(front.port) as caller,
+    ):
         caller.send(caller.block(1, REQUEST_HEADERS, end=True))
         await caller.next(framing.SETTINGS)
         caller.writer.write_eof()
@@ -220,13 +189,13 @@ async def test_a_half_closed_client_still_gets_its_answer() -> None:
         assert (told.end.status, told.end.ending) == (Status.OK, Ending.TRAILERS_ONLY)
 
 
-async def test_a_connection_with_one_side_gone_is_not_kept_for_ever() -> None:
+async def test_a_connection_with_one_side_gone_is_not_kept_for_ever(interception: Interception | None) -> None:
     async def script(peer: Peer) -> None:
         await peer.headers()
         await peer.end()
         await asyncio.Event().wait()  # never closes its side
 
-    async with scripted(script) as port, proxied(port, Limits(linger_s=0.2)) as front:
+    async with scripted(script) as port, proxied(port, Limits(linger_s=0.2), interception=interception) as front:
         async with client(front.port) as caller:
             caller.send(caller.block(1, REQUEST_HEADERS))
             await front.account.until(lambda: bool(front.account.calls))
@@ -238,8 +207,13 @@ async def test_a_connection_with_one_side_gone_is_not_kept_for_ever() -> None:
 @pytest.mark.parametrize(
     "request_line", [b"GET / HTTP/1.1\r\n\r\n", b"POST /x HTTP/1.1\r\n", b"PRI * HTTP/1.1\r\n", b"P"]
 )
-async def test_http_1_gets_a_clear_answer_and_no_connection_to_the_backend(request_line: bytes) -> None:
-    async with proxied(1, Limits(preface_s=0.3)) as front, client(front.port, request_line) as caller:
+async def test_http_1_gets_a_clear_answer_and_no_connection_to_the_backend(
+    request_line: bytes, interception: Interception | None
+) -> None:
+    async with (
+        proxied(1, Limits(preface_s=0.3), interception=interception) as front,
+        client(front.port, request_line) as caller,
+    ):
         for _ in range(3):
             await asyncio.sleep(0)
         await caller.end()
@@ -264,17 +238,24 @@ async def test_http_1_gets_a_clear_answer_and_no_connection_to_the_backend(reque
     ],
 )
 async def test_what_is_not_http_2_is_closed_counted_and_said_in_one_line(
-    greeting: bytes, why: str, caplog: pytest.LogCaptureFixture
+    greeting: bytes, why: str, caplog: pytest.LogCaptureFixture, interception: Interception | None
 ) -> None:
-    async with proxied(1, Limits(preface_s=0.2)) as front, client(front.port, greeting) as caller:
+    async with (
+        proxied(1, Limits(preface_s=0.2), interception=interception) as front,
+        client(front.port, greeting) as caller,
+    ):
         await caller.end()
         assert front.account.counts == {f"refused {why}": 1}
         await front.account.until(lambda: not front.proxy.connections)
     assert len(caplog.records) == 1
 
 
-async def test_one_client_too_many_is_closed_and_the_others_go_on() -> None:
-    async with scripted(answer_all) as port, proxied(port, Limits(connections=1)) as front, client(front.port) as first:
+async def test_one_client_too_many_is_closed_and_the_others_go_on(interception: Interception | None) -> None:
+    async with (
+        scripted(answer_all) as port,
+        proxied(port, Limits(connections=1), interception=interception) as front,
+        client(front.port) as first,
+    ):
         first.send(first.block(1, REQUEST_HEADERS), data(1, message(b"ask"), end=True))
         await front.account.one()
         async with client(front.port) as second:
@@ -312,9 +293,9 @@ async def test_a_blinded_connection_goes_on_and_is_asked_to_go_between_header_bl
         assert begins > ends
 
 
-async def test_stopping_asks_clients_to_go_and_lets_their_calls_finish() -> None:
+async def test_stopping_asks_clients_to_go_and_lets_their_calls_finish(interception: Interception | None) -> None:
     backend = Backend()
-    async with serving(backend) as (_, port), proxied(port) as front:
+    async with serving(backend) as (_, port), proxied(port, interception=interception) as front:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}", options=UNLIMITED) as channel:
             call = channel.unary_unary("/test.Interop/Held")(b"held")
             await asyncio.wait_for(backend.arrived.wait(), WAIT_S)
@@ -327,8 +308,8 @@ async def test_stopping_asks_clients_to_go_and_lets_their_calls_finish() -> None
         assert told.end.status is Status.OK
 
 
-async def test_what_does_not_end_in_time_is_cut_and_told_so() -> None:
-    async with scripted(end) as port, proxied(port) as front, client(front.port) as caller:
+async def test_what_does_not_end_in_time_is_cut_and_told_so(interception: Interception | None) -> None:
+    async with scripted(end) as port, proxied(port, interception=interception) as front, client(front.port) as caller:
         caller.send(caller.block(1, REQUEST_HEADERS))
         await front.account.until(lambda: bool(front.account.calls))
         await front.proxy.stop(0.1)

@@ -11,10 +11,12 @@ import pytest
 
 from app.loom.call import Ending, Status
 from app.loom.proxy import framing
+from app.loom.proxy.interception import Interception
 from tests.loom import wire
 from tests.loom.account import WAIT_S
-from tests.loom.conftest import LANES, UNLIMITED, path, proxied
+from tests.loom.conftest import UNLIMITED, proxied
 from tests.loom.raw import Peer, client, scripted
+from tests.loom.test_interop import assert_metadata
 from tests.loom.wire import OK_TRAILERS, REQUEST_HEADERS, RESPONSE_HEADERS, data, frame, goaway, message, reset
 
 HTML = ("content-type", "text/html")
@@ -72,9 +74,8 @@ ENDS: dict[str, tuple[Answer, Ending]] = {
 }
 
 
-@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("name", list(ENDS))
-async def test_the_status_told_is_the_one_that_the_client_got(name: str, lane: str) -> None:
+async def test_the_status_told_is_the_one_that_the_client_got(name: str, interception: Interception | None) -> None:
     answer, ending = ENDS[name]
 
     async def script(peer: Peer) -> None:
@@ -83,7 +84,7 @@ async def test_the_status_told_is_the_one_that_the_client_got(name: str, lane: s
         peer.send(answer(peer, stream))
         await peer.end()
 
-    async with scripted(script) as port, proxied(port, interception=LANES[lane]) as front:
+    async with scripted(script) as port, proxied(port, interception=interception) as front:
         options = [*UNLIMITED, ("grpc.enable_retries", 0)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}", options=options) as channel:
             call = channel.unary_stream("/test.Raw/Call")(b"ask", timeout=30)
@@ -95,13 +96,18 @@ async def test_the_status_told_is_the_one_that_the_client_got(name: str, lane: s
         told = (await front.account.ended())[0]
         assert told.end.status is got, f"{await call.details()}"
         assert told.end.ending is ending
+        if ending in (Ending.TRAILERS, Ending.TRAILERS_ONLY):
+            assert_metadata(
+                told.end.trailers, [pair for pair in await call.trailing_metadata() if pair[0] != "grpc-status"]
+            )
         assert told.requests == [b"ask"]
         assert told.responses[: len(responses)] == responses
 
 
-@pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: bool, lane: str) -> None:
+async def test_a_backend_that_dies_in_mid_stream_is_unavailable(
+    half_closed: bool, interception: Interception | None
+) -> None:
     may_die = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -112,7 +118,7 @@ async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: boo
             peer.writer.write_eof()
             await peer.end()
 
-    async with scripted(script) as port, proxied(port, interception=LANES[lane]) as front:
+    async with scripted(script) as port, proxied(port, interception=interception) as front:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
             call = channel.unary_stream("/test.Raw/Call")(b"ask")
             assert await call.read() == b"first"
@@ -126,7 +132,9 @@ async def test_a_backend_that_dies_in_mid_stream_is_unavailable(half_closed: boo
 
 
 @pytest.mark.parametrize("is_abrupt", [False, True])
-async def test_a_client_that_vanishes_ends_its_calls_and_is_not_held_against_the_backend(is_abrupt: bool) -> None:
+async def test_a_client_that_vanishes_ends_its_calls_and_is_not_held_against_the_backend(
+    is_abrupt: bool, interception: Interception | None
+) -> None:
     reached, gone = asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -135,7 +143,7 @@ async def test_a_client_that_vanishes_ends_its_calls_and_is_not_held_against_the
         await peer.end()
         gone.set()
 
-    async with scripted(script) as port, proxied(port) as front:
+    async with scripted(script) as port, proxied(port, interception=interception) as front:
         async with client(front.port) as caller:
             caller.send(caller.block(1, REQUEST_HEADERS))
             await asyncio.wait_for(reached.wait(), WAIT_S)
@@ -145,66 +153,6 @@ async def test_a_client_that_vanishes_ends_its_calls_and_is_not_held_against_the
         assert (told.end.status, told.end.ending) == (Status.CANCELLED, Ending.CLIENT_LOST)
         await front.account.until(lambda: front.account.counts["disconnected"] == 1)
         assert front.account.lost == [(1, False)]
-
-
-async def test_goaway_in_two_steps_lets_live_streams_finish_and_refuses_the_rest() -> None:
-    first_asked, may_end = asyncio.Event(), asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        stream, _ = await peer.headers()
-        peer.send(goaway(0x7FFFFFFF))
-        first_asked.set()
-        await asyncio.wait_for(may_end.wait(), WAIT_S)
-        peer.send(goaway(stream))
-        peer.send(with_trailers(("grpc-status", "0"))(peer, stream))
-        await peer.end()
-
-    async with scripted(script) as port, proxied(port) as front:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{front.port}") as channel:
-            call = channel.unary_unary("/test.Raw/Call")(b"ask")
-            await asyncio.wait_for(first_asked.wait(), WAIT_S)
-            may_end.set()
-            assert await call == b"answer"
-        told = await front.account.one()
-        assert (told.end.status, told.end.ending) == (Status.OK, Ending.TRAILERS)
-
-
-async def test_a_real_server_that_goes_away_finishes_what_it_has() -> None:
-    async with path() as through:
-        held = through.channel.unary_unary("/test.Interop/Held")(b"held")
-        await asyncio.wait_for(through.backend.arrived.wait(), WAIT_S)
-        stopping = asyncio.create_task(through.server.stop(WAIT_S))
-        while through.before.connections[0].received.count(GOAWAY_HEAD) < 1:  # noqa: ASYNC110 - told by nobody
-            await asyncio.sleep(0.01)
-        through.backend.go_on.set()
-        assert await held == b"held"
-        await stopping
-        told = await through.account.one()
-        assert (told.end.status, told.end.ending) == (Status.OK, Ending.TRAILERS)
-        await through.account.until(lambda: through.account.counts["disconnected"] == 1)
-        assert through.account.lost[0][0] == 0
-
-
-GOAWAY_HEAD = bytes([framing.GOAWAY, 0, 0, 0, 0, 0])
-"""Of the frame's head, what follows the length: kind, flags, stream."""
-
-
-@pytest.mark.parametrize("code", [0, 8])
-async def test_an_early_answer_ends_the_call_whatever_the_client_still_sends(code: int) -> None:
-    async def script(peer: Peer) -> None:
-        stream, _ = await peer.headers()
-        peer.send(peer.block(stream, RESPONSE_HEADERS), peer.block(stream, [("grpc-status", "3")], end=True))
-        peer.send(reset(stream, 0))
-        await peer.end()
-
-    async with scripted(script) as port, proxied(port) as front, client(front.port) as caller:
-        caller.send(caller.block(1, REQUEST_HEADERS))
-        told = await front.account.one()
-        caller.send(data(1, message(b"late")), reset(1, code))
-        assert (told.end.status, told.end.ending, told.end.reset_code) == (
-            Status.INVALID_ARGUMENT, Ending.TRAILERS, None,
-        )  # fmt: skip
-        assert told.half_closed is None
 
 
 def test_the_frames_that_are_sent_by_hand_are_the_ones_meant() -> None:

@@ -56,74 +56,6 @@ async def silent(peer: Peer) -> None:
     await peer.end()
 
 
-@pytest.mark.parametrize("code", [0x0, 0x5, 0x8, 0xB])
-async def test_resets_pass_both_ways_with_their_code(code: int) -> None:
-    heard: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    async def script(peer: Peer) -> None:
-        await peer.headers()
-        heard.put_nowait((await peer.next(framing.RST_STREAM)).payload)
-        second, _ = await peer.headers()
-        peer.send(reset(second, code))
-        await peer.end()
-
-    async with (
-        scripted(script) as port,
-        proxied(port, interception=Untouched()) as front,
-        client(front.port) as caller,
-    ):
-        caller.send(caller.block(1, REQUEST_HEADERS))
-        await front.account.until(lambda: bool(front.account.calls))
-        caller.send(reset(1, code))
-        assert await asyncio.wait_for(heard.get(), WAIT_S) == code.to_bytes(4)
-        caller.send(caller.block(3, REQUEST_HEADERS))
-        assert (await caller.next(framing.RST_STREAM)).payload == code.to_bytes(4)
-        told = await front.account.ended(2)
-        assert [(call.end.ending, call.end.reset_code) for call in told] == [
-            (Ending.RESET_BY_CLIENT, code),
-            (Ending.RESET_BY_BACKEND, code),
-        ]
-
-
-async def test_what_came_before_a_reset_reaches_the_client_before_it() -> None:
-    async def script(peer: Peer) -> None:
-        stream, _ = await peer.headers()
-        peer.send(peer.block(stream, RESPONSE_HEADERS), data(stream, message(b"last")), reset(stream, 0xB))
-        await peer.end()
-
-    async with (
-        scripted(script) as port,
-        proxied(port, interception=Untouched()) as front,
-        client(front.port) as caller,
-    ):
-        caller.send(caller.block(1, REQUEST_HEADERS))
-        assert (await caller.next(framing.DATA)).payload == message(b"last")
-        assert (await caller.next(framing.RST_STREAM)).payload == (0xB).to_bytes(4)
-
-
-async def test_trailers_only_stays_one_header_block_and_headers_keep_order_and_duplicates() -> None:
-    odd = [("x-b", "1"), ("x-a", "2"), ("x-b", "3"), ("cookie", "a=1"), ("cookie", "b=2"), ("x-bin", "AAE")]
-    seen: list[list[tuple[str, str]]] = []
-
-    async def script(peer: Peer) -> None:
-        stream, headers = await peer.headers()
-        seen.append(headers)
-        peer.send(peer.block(stream, [*RESPONSE_HEADERS, *odd, ("grpc-status", "5")], end=True))
-        await peer.end()
-
-    async with (
-        scripted(script) as port,
-        proxied(port, interception=Untouched()) as front,
-        client(front.port) as caller,
-    ):
-        caller.send(caller.block(1, [*REQUEST_HEADERS, *odd], end=True))
-        stream, answered = await caller.headers()
-        assert (stream, answered) == (1, [*RESPONSE_HEADERS, *odd, ("grpc-status", "5")])
-        assert seen == [[*REQUEST_HEADERS, *odd]]
-        told = await front.account.one()
-        assert (told.end.ending, told.end.status) == (Ending.TRAILERS_ONLY, Status.NOT_FOUND)
-
-
 async def test_a_backend_that_goes_away_in_two_steps_finishes_what_it_has() -> None:
     finish = asyncio.Event()
 
@@ -229,13 +161,6 @@ async def test_a_client_that_does_not_read_blocks_the_backend_and_fills_no_memor
         await caller.read()
 
 
-async def test_one_stream_at_a_time_where_the_backend_allows_no_more() -> None:
-    async with path(server_options=[("grpc.max_concurrent_streams", 1)], interception=Untouched()) as through:
-        unary = through.channel.unary_unary("/test.Interop/Unary")
-        requests = [b"%d" % number for number in range(20)]
-        assert await asyncio.gather(*(unary(request) for request in requests)) == requests
-
-
 async def test_streams_opened_before_the_client_knew_how_many_are_allowed_are_refused_alone() -> None:
     async def script(peer: Peer) -> None:
         peer.send(wire.settings(max_concurrent_streams=1))
@@ -296,14 +221,6 @@ async def test_what_nobody_wants_any_more_takes_up_no_room_on_the_connection() -
         caller.send(caller.block(3, REQUEST_HEADERS), data(3, message(b"heard"), end=True))
         await front.account.until(lambda: front.account.counts["connected"] == 1 and len(front.account.calls) == 2)
         await front.account.until(lambda: bool(list(front.account.calls.values())[1].ended))
-
-
-async def test_large_metadata_and_large_messages_pass() -> None:
-    async with path(interception=Untouched()) as through:
-        metadata = (("x-large", "v" * 60_000), ("x-more-bin", bytes(4_000)))
-        body = bytes(range(256)) * 80_000
-        assert await through.channel.unary_unary("/test.Interop/Unary")(body, metadata=metadata) == body
-        assert dict(through.backend.seen[0].metadata)["x-more-bin"] == bytes(4_000)
 
 
 async def test_the_authority_is_rewritten_and_nothing_else() -> None:

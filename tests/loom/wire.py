@@ -18,6 +18,8 @@ from app.loom.proxy.framing import (
 
 PING = 0x6
 WINDOW_UPDATE = 0x8
+LARGE = 10_000
+"""Bytes of header values from which on they are not coded by Huffman, which takes Python long."""
 
 REQUEST_HEADERS = [
     (":method", "POST"),
@@ -39,7 +41,7 @@ def headers(
     encoder: Encoder, stream: int, fields: list[tuple[str, str]], *, end: bool = False, in_frames: int = 1
 ) -> bytes:
     """A header block, in one HEADERS and as many CONTINUATION frames as it takes."""
-    block = encoder.encode(fields)
+    block = encoder.encode(fields, huffman=sum(len(value) for _, value in fields) < LARGE)
     size = -(-len(block) // in_frames)
     parts = [block[start : start + size] for start in range(0, len(block), size)]
     written = b""
