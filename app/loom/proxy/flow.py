@@ -1,18 +1,16 @@
-"""A call in the intercept lane, and its two directions: what came and has not gone on yet.
+"""One direction of a call in the intercept lane: what came and has not gone on yet.
 
 What a flow holds is bounded by flow control, end to end: the sender gets room for more only as bytes go on.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 
 from app.loom.call import Headers
-from app.loom.proxy.interception import CallInterception
 from app.loom.proxy.rewriting import MessageRewriter
 
 END_STREAM: Final[Headers] = ()
@@ -137,28 +135,3 @@ class Flow:
         if room > 0 and self._source_stream is not None:
             self._owed -= room
             self._source.acknowledge_received_data(room, self._source_stream)
-
-
-class Exchange:
-    """A call: its two flows, and what is to be done to it."""
-
-    def __init__(self, stream: int, requests: Flow, responses: Flow, asked: CallInterception | None) -> None:
-        self.stream = stream
-        """The client's."""
-        self.backend_stream: int | None = None
-        self.requests = requests
-        self.responses = responses
-        self.asked = asked
-        self.hold: asyncio.Task[None] | None = None
-        """What it waits for before it goes on."""
-
-    def drop(self) -> None:
-        """Nothing of it goes on any more."""
-        if self.hold is not None:
-            self.hold.cancel()
-        self.requests.drop()
-        self.responses.drop()
-
-    @property
-    def is_over(self) -> bool:
-        return self.requests.is_over and self.responses.is_over

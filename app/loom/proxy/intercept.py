@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from h2 import events
 from h2.connection import H2Connection
@@ -23,19 +22,16 @@ from app.concurrency.tasks import TaskSet
 from app.loom.call import Direction, Ending, Headers
 from app.loom.proxy.answer import trailers_only
 from app.loom.proxy.control import ControlFilter
-from app.loom.proxy.flow import END_STREAM, Exchange, Flow
+from app.loom.proxy.exchange import Exchange
+from app.loom.proxy.flow import END_STREAM, Flow
 from app.loom.proxy.framing import PREFACE, Budget
 from app.loom.proxy.http2 import GOAWAY, as_one_frame, headers_of, make_connection, reset
 from app.loom.proxy.interception import Interception
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Relay
-from app.loom.proxy.rewriting import MessageRewriter
 from app.loom.proxy.status import read_request
 
 _log = logging.getLogger(__name__)
-
-_NO_REWRITING: Final = frozenset({b"content-length"})
-"""What is left out of headers whose messages may change."""
 
 
 class Interceptor:
@@ -307,8 +303,7 @@ class Interceptor:
             self._forget(exchange)
             self._reply(exchange.stream, trailers_only(*asked.abort))
             return
-        self._rewrite(exchange, Direction.REQUEST, headers)
-        headers = self._edited(exchange, Direction.REQUEST, headers)
+        headers = self._changed(exchange, Direction.REQUEST, headers)
         if self._authority is not None:
             headers = tuple((name, self._authority if name == b":authority" else value) for name, value in headers)
         stream = self._backend.get_next_available_stream_id()
@@ -330,8 +325,7 @@ class Interceptor:
         headers = headers_of(event.headers)
         is_end = isinstance(event, events.ResponseReceived) and event.stream_ended is not None
         if isinstance(event, events.ResponseReceived):
-            self._rewrite(exchange, Direction.RESPONSE, headers)
-            headers = self._edited(exchange, Direction.RESPONSE, headers)
+            headers = self._changed(exchange, Direction.RESPONSE, headers)
         self._touched.add(exchange)
         self._client.send_headers(exchange.stream, headers, end_stream=is_end)
         if is_end:
@@ -388,25 +382,5 @@ class Interceptor:
             self._client.send_headers(stream, headers, end_stream=True)
         reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted
 
-    def _edited(self, exchange: Exchange, direction: Direction, headers: Headers) -> Headers:
-        asked = exchange.asked
-        if asked is None:
-            return headers
-        headers = asked.headers(direction, headers)
-        if asked.rewrites(direction):
-            headers = tuple(pair for pair in headers if pair[0] not in _NO_REWRITING)
-        return headers
-
-    def _rewrite(self, exchange: Exchange, direction: Direction, headers: Headers) -> None:
-        """Have messages that way rewritten, where that is asked for."""
-        asked = exchange.asked
-        if asked is None or not asked.rewrites(direction):
-            return
-        flow = exchange.requests if direction is Direction.REQUEST else exchange.responses
-        flow.rewriter = MessageRewriter(
-            partial(asked.message, direction),
-            partial(asked.left, direction),
-            encoding=dict(reversed(headers)).get(b"grpc-encoding", b""),
-            max_bytes=self._limits.rewritten_bytes,
-            budget=self._budget,
-        )
+    def _changed(self, exchange: Exchange, direction: Direction, headers: Headers) -> Headers:
+        return exchange.changed(direction, headers, max_bytes=self._limits.rewritten_bytes, budget=self._budget)

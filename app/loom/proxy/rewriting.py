@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from app.loom.compression import CompressionError, compress, decompress
 from app.loom.proxy.framing import PREFIX_BYTES, Budget
 
 _PREFIX: Final = Struct(">BL")
-_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
-"""By `grpc-encoding`: zlib's formats (https://github.com/grpc/grpc/blob/master/doc/compression.md)."""
 
 
 class MessageRewriter:
@@ -98,21 +96,10 @@ class MessageRewriter:
         """The new body, compressed as the old one was."""
         if not is_compressed:
             return self._rewrite(body)
-        bits = _WINDOW_BITS.get(self._encoding)
-        if bits is None:
-            self._on_left(f"it is compressed by {self._encoding.decode('ascii', 'replace') or 'what nobody said'}")
-            return None
-        inflate = zlib.decompressobj(bits)
         try:
-            plain = inflate.decompress(body, self._max + 1)
-        except zlib.error:
-            self._on_left("it is not compressed as its headers say")
-            return None
-        if len(plain) > self._max or not inflate.eof:
-            self._on_left(f"it is cut short, or has more than {self._max} bytes once decompressed")
+            plain = decompress(body, self._encoding, self._max)
+        except CompressionError as error:
+            self._on_left(f"it is {error}")
             return None
         changed = self._rewrite(plain)
-        if changed is None:
-            return None
-        deflate = zlib.compressobj(wbits=bits)
-        return deflate.compress(changed) + deflate.flush()
+        return None if changed is None else compress(changed, self._encoding)
