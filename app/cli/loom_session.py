@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
 import json
 import os
 import re
@@ -23,16 +25,16 @@ from app.concurrency.breaker import CircuitBreaker
 from app.loom import tunnel
 from app.loom.bootstrap import Config
 from app.loom.comparison import Comparison, compare
-from app.loom.decoding import Decoder
+from app.loom.decoding import Decoder, exported, with_bytes
 from app.loom.grpcurl import variable
 from app.loom.probes import Health
 from app.loom.proxy.link import GuardedUpstream
 from app.loom.proxy.upstream import Upstream
-from app.loom.recording.lines import to_fields
 from app.loom.recording.record import Record
 from app.loom.recording.session import Loaded, SessionError, load, session_path
 from app.loom.replay import ReplayError, replay, secrets_of
-from app.loom.schema.errors import SchemaError
+from app.loom.schema.errors import SchemaError, TranscodeError
+from app.loom.schema.reflection import ReflectionClient
 from app.loom.schema.schema import Schema
 
 SESSIONS: Final = Path(".loom", "sessions")
@@ -123,16 +125,8 @@ def replay_file(what: str, config: Config, given: Mapping[str, str], *, no_color
     loaded = _loaded(what)
     if not loaded.records:
         raise CommandError(f"{what}: no call in it")
-    known = dict(given)
-    for name in sorted({name for record in loaded.records for name in secrets_of(record)} - known.keys()):
-        value = os.environ.get(variable(name.encode("latin-1")))
-        if value is None:
-            raise CommandError(
-                f"{name} was redacted when the calls were recorded: give --metadata {name}=VALUE or "
-                f"${variable(name.encode('latin-1'))}; --metadata {name}= leaves it out",
-                status=2,
-            )
-        known[name] = value
+    secrets = {name for record in loaded.records for name in secrets_of(record)}
+    known = {**given, **{name: _secret(name) for name in sorted(secrets - given.keys())}}
     report = _Report(Console(no_color=no_color or None, highlight=False, quiet=as_json))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_replay_all(loaded, config, known, report))
@@ -152,25 +146,37 @@ def replay_file(what: str, config: Config, given: Mapping[str, str], *, no_color
     return counts.same_body == counts.calls
 
 
+def _secret(name: str) -> str:
+    """What was redacted: from the environment, else asked for on a terminal. Raises `CommandError`."""
+    value = os.environ.get(variable(name.encode("latin-1")))
+    if value is not None:
+        return value
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise CommandError(
+            f"{name} was redacted when the calls were recorded: give --metadata {name}=VALUE or "
+            f"${variable(name.encode('latin-1'))}; --metadata {name}= leaves it out",
+            status=2,
+        )
+    try:
+        value = getpass.getpass(f"{name} (it was redacted; nothing leaves it out): ", sys.stderr)
+    except (EOFError, KeyboardInterrupt):
+        raise CommandError(f"{name} was redacted, and is not given", status=2) from None
+    return given_metadata([f"{name}={value}"])[name]
+
+
 def export(what: str, otherwise: Schema | None) -> None:
     """Print a session, one line of JSON a call, its messages decoded."""
     loaded = _loaded(what)
     decoder = _decoder(loaded, otherwise)
     try:
         for record in loaded.records:
-            fields = to_fields(record, decoder.kind(record))
-            for name, kept in (("request", "REQUEST"), ("response", "RESPONSE")):
-                decoded = [decoder.json(record, each) for each in record.messages if each.direction.name == kept]
-                for shown, value in zip(fields[name], decoded, strict=True):
-                    shown["json"] = json.dumps(value, ensure_ascii=False)
-            sys.stdout.write(json.dumps(fields) + "\n")
+            sys.stdout.write(json.dumps(exported(record, decoder)) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _replay_all(loaded: Loaded, config: Config, given: Mapping[str, str], report: _Report) -> None:
-    decoder = _decoder(loaded, config.capture.schema)
     limits = config.limits
     upstream = Upstream(
         config.backend.host,
@@ -182,15 +188,29 @@ async def _replay_all(loaded: Loaded, config: Config, given: Mapping[str, str], 
     failure = await Health(GuardedUpstream(upstream, CircuitBreaker())).failure()
     if failure is not None:
         raise CommandError(f"the backend can't be reached: {failure}")
+    decoder = _decoder(loaded, config.capture.schema)
+    if any(record.texts and decoder.schema(record) is None for record in loaded.records):
+        decoder = _decoder(loaded, await _reflected(upstream, config.capture.reflect_metadata))
     async with tunnel.blocking_channel(upstream, config.authority) as channel:
         for record in loaded.records:
             await _replay_one(channel, record, given, decoder, report)
+
+
+async def _reflected(upstream: Upstream, metadata: Sequence[tuple[str, str]]) -> Schema | None:
+    """What the backend says of its messages: for those that were recorded as JSON alone."""
+    try:
+        return await ReflectionClient(lambda: tunnel.channel(upstream), metadata=metadata).fetch()
+    except SchemaError as error:
+        print(f"messages recorded as JSON alone can't be sent: {printable(str(error))}", file=sys.stderr)
+        return None
 
 
 async def _replay_one(
     channel: grpc.Channel, record: Record, given: Mapping[str, str], decoder: Decoder, report: _Report
 ) -> None:
     try:
+        with contextlib.suppress(TranscodeError):  # `replay` says so where it needs them
+            record = with_bytes(record, decoder.schema(record))
         again = await replay(channel, record, given)
     except ReplayError as error:
         report.failed(record, str(error))

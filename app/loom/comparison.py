@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from app.loom.call import Direction, Headers, Status, binary_value
-from app.loom.decoding import Decoder
+from app.loom.decoding import Decoder, with_bytes
 from app.loom.grpcurl import RESERVED
 from app.loom.recording.record import Record
+from app.loom.schema.errors import TranscodeError
 
 MAX_DIFFERENCES: Final = 100
 ABSENT: Final = "(absent)"
@@ -46,6 +48,8 @@ class Comparison:
 def compare(original: Record, again: Record, decoder: Decoder) -> Comparison:
     """What of the replay is not as it was, field by field."""
     found: list[Difference] = []
+    with contextlib.suppress(TranscodeError):  # else by the JSON as it was recorded
+        original = with_bytes(original, decoder.schema(original))
     before, after = original.status, again.status
     if before is not after:
         found.append(Difference("status", _name(before), _name(after)))

@@ -12,7 +12,8 @@ from typing import Any, Final
 import grpc
 
 from app.loom.call import Direction, Ended, Ending, Headers, Started, Status, binary_value
-from app.loom.decoding import CompressionError, plain
+from app.loom.compression import CompressionError
+from app.loom.decoding import plain
 from app.loom.grpcurl import RESERVED
 from app.loom.recording.record import Kept, Record
 from app.loom.recording.redaction import PLACEHOLDER, Redaction
@@ -74,6 +75,8 @@ async def replay(channel: grpc.Channel, record: Record, given: Mapping[str, str]
 
 def _requests(record: Record) -> list[bytes]:
     kept = record.of(Direction.REQUEST)
+    if any((each.direction, each.position) in record.texts for each in kept):
+        raise ReplayError("its requests were recorded as JSON alone, and their types are not known")
     if [each.position for each in kept] != list(range(len(kept))) or (record.left_out and not kept):
         raise ReplayError("not all of its requests were kept")
     for each in kept:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,8 +26,10 @@ from app.loom.call import Direction, Ended, Ending, HalfClosed, Started, Status
 from app.loom.capture import CaptureConfig
 from app.loom.comparison import ABSENT, Difference, compare
 from app.loom.decoding import Decoder
+from app.loom.demo.backend import SERVICE, Shop
+from app.loom.demo.backend import serving as shop_serving
 from app.loom.proxy.upstream import Upstream
-from app.loom.recording.lines import to_line
+from app.loom.recording.lines import from_line, to_line
 from app.loom.recording.record import Record
 from app.loom.recording.recorder import Recorder
 from app.loom.recording.ring import Ring
@@ -348,3 +351,73 @@ def test_the_command_refuses_before_the_first_call_what_it_can_not_send_whole(
     assert "can't be reached" in str(refusal("--replay", str(path), "--backend", "127.0.0.1:1"))
     assert "s3cret" not in str(refusal("--replay", str(path), "--metadata", "s3cret"))
     assert "exclude each other" in str(refusal("--replay", "nowhere", "--export", "nowhere"))
+
+
+JSON_ALONE = {
+    "id": "c0ffee",
+    "timestamp": "2026-03-04T01:06:07.123456789+00:00",
+    "method": f"/{SERVICE}/TakeStock",
+    "streamKind": "client_streaming",
+    "request": [{"index": 0, "json": '{"sku":"tea-1","counted":3}'}, {"index": 1, "json": '{"counted":4}'}],
+    "response": [{"index": 0, "json": '{"items":2,"total":7}'}],
+    "statusCode": "0",
+    "statusName": "OK",
+    "durationMs": 12.5,
+}
+
+
+async def test_calls_recorded_as_json_alone_are_sent_by_the_backends_schema_and_compared_by_what_they_say(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "original.jsonl"
+    missing = JSON_ALONE | {
+        "method": f"/{SERVICE}/GetItem", "streamKind": "unary", "statusCode": "5", "statusName": "NOT_FOUND",
+        "request": [{"index": 0, "json": '{"sku":"coffee"}'}], "response": [{"index": 0, "json": "{}"}],
+    }  # fmt: skip
+    path.write_text(f"{json.dumps(JSON_ALONE)}\n{json.dumps(missing)}\n", "utf-8")
+    async with shop_serving(Shop.load()) as port:
+        flags = ("--backend", f"127.0.0.1:{port}", "--replay", str(path), "--json")
+        same = await asyncio.to_thread(loom, *flags)
+        assert (same.returncode, same.stderr) == (0, "")
+        assert json.loads(same.stdout)["same_body"] == 2
+        other = [{"index": 0, "json": '{"items":2,"total":8}'}]
+        path.write_text(json.dumps(JSON_ALONE | {"response": other}), "utf-8")
+        shown = await asyncio.to_thread(loom, *flags[:-1])
+        assert (shown.returncode, shown.stderr) == (1, "")
+        assert "response[0].total: 8 → 7" in shown.stdout
+    async with serving(Backend()) as (_, port):  # which has no reflection
+        unknown = await asyncio.to_thread(loom, "--backend", f"127.0.0.1:{port}", "--replay", str(path))
+        assert unknown.returncode == 1
+        assert "its requests were recorded as JSON alone, and their types are not known" in unknown.stdout
+
+
+def test_what_is_known_as_json_alone_is_exported_as_that_again() -> None:
+    record, *_ = from_line(json.dumps(JSON_ALONE).encode())
+    again, *_ = from_line(to_line(record, record.kind()))
+    assert again.texts == record.texts
+    assert DECODER.json(again, again.messages[2]) == {"items": 2, "total": 7}
+
+
+async def test_redacted_metadata_is_asked_for_on_a_terminal_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    record = recorded(begun((b"authorization", b"Bearer s")), request(1, b"ask"), response(1, b"ask"), over())
+    path.write_bytes(to_line(record, record.kind()))
+    backend = Backend()
+    async with serving(backend) as (_, port):
+        ours, theirs = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "loom", "--replay", str(path), "--backend", f"127.0.0.1:{port}", "--json",
+            stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        async with asyncio.timeout(START_S):
+            while b"leaves it out" not in shown:
+                shown += await asyncio.to_thread(os.read, ours, 1000)
+            os.write(ours, b"Bearer new\n")
+            said, _ = await process.communicate()
+        os.close(ours)
+    assert b"authorization" in shown
+    assert b"new" not in shown
+    assert (process.returncode, json.loads(said)["same_body"]) == (0, 1)
+    assert dict(backend.seen[0].metadata)["authorization"] == "Bearer new"

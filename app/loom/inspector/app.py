@@ -16,12 +16,11 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from app.loom.call import StreamKind
 from app.loom.capture import Capture
+from app.loom.decoding import Decoder, exported
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
 from app.loom.recording.feed import Subscriber, TooManySubscribersError
-from app.loom.recording.lines import to_fields
 from app.loom.recording.record import Record
 from app.loom.schema.schema import Schema
 
@@ -112,7 +111,7 @@ def inspector(
     async def export(_: Request) -> Response:
         async def lines() -> AsyncIterator[bytes]:
             for each in reversed(ring.newest_first()):
-                yield await aside(_line, views, each, views.schema(each))
+                yield await aside(_line, each, views.schema(each))
 
         disposition = {"content-disposition": 'attachment; filename="loom.ndjson"'}
         return StreamingResponse(lines(), media_type="application/x-ndjson", headers=disposition)
@@ -211,15 +210,8 @@ def _matches(views: Views, record: Record, schema: Schema | None, wanted: Mappin
     return not body or body in json.dumps(views.texts(record, schema), ensure_ascii=False).casefold()
 
 
-def _line(views: Views, record: Record, schema: Schema | None) -> bytes:
-    detail = views.detail(record, schema)
-    fields = to_fields(record, StreamKind(detail["streamKind"]))
-    decoded = {(each["direction"], each["index"]): each for each in detail["messages"]}
-    for direction in ("request", "response"):
-        for message in fields[direction]:
-            shown = decoded.get((direction, message["index"]), {})
-            if "json" in shown:
-                message["json"] = json.dumps(shown["json"], ensure_ascii=False)
+def _line(record: Record, schema: Schema | None) -> bytes:
+    fields = exported(record, Decoder(lambda _hash: schema, schema))
     return json.dumps(fields, ensure_ascii=False).encode(*_UTF8) + b"\n"
 
 

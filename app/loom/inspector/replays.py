@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from app.loom import tunnel
 from app.loom.call import Direction
 from app.loom.comparison import compare
-from app.loom.decoding import Decoder
+from app.loom.decoding import Decoder, with_bytes
 from app.loom.inspector.views import Views
 from app.loom.proxy.upstream import Upstream
 from app.loom.recording.record import Kept, Record
@@ -38,6 +39,8 @@ class Replays:
         messages, metadata = _read(edit)
         schema = self._views.schema(record)
         asked = record if messages is None else _edited(record, messages, schema)
+        with contextlib.suppress(TranscodeError):  # `replay` says so where it needs them
+            asked = with_bytes(asked, schema)
         async with self._room:
             try:
                 async with tunnel.blocking_channel(self._upstream) as channel:

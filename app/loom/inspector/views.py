@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.loom.call import Direction, Headers, StreamKind, binary_value, first_value
-from app.loom.decoding import CompressionError, declared_kind, plain
+from app.loom.decoding import declared_kind, read
 from app.loom.grpcurl import Target, command
 from app.loom.recording.lines import mutations
 from app.loom.recording.record import Kept, Record
@@ -17,8 +16,7 @@ from app.loom.replay import secrets_of
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import TranscodeError
 from app.loom.schema.schema import Schema
-from app.loom.schema.schemaless import describe
-from app.loom.schema.transcoder import status_details, to_json
+from app.loom.schema.transcoder import status_details
 
 MAX_SHOWN_BYTES: Final = 4 << 20
 """Of one call's messages, decoded for its page; what is past it is shown by its size alone."""
@@ -116,13 +114,10 @@ class Views:
         if not is_shown:
             return shown | {"problem": f"not shown: over {MAX_SHOWN_BYTES >> 20} MiB of messages come before it"}
         shown["raw"] = kept.data[:MAX_RAW_BYTES].hex()
+        reading = read(record, kept, schema)
         if len(kept.data) < kept.size:
-            return shown | {"cut": True, "problem": f"only the first {len(kept.data)} bytes were kept"}
-        try:
-            data = plain(record, kept)
-        except CompressionError as error:
-            return shown | {"problem": str(error)}
-        return shown | _decoded(data, kept.direction, record.started.method, schema)
+            return shown | {"cut": True, "problem": reading.problem}
+        return shown | {reading.form: reading.value} | ({"problem": reading.problem} if reading.problem else {})
 
     def _grpcurl(self, record: Record, messages: Sequence[Mapping[str, Any]]) -> str | None:
         """`None` where a request can't be written as JSON."""
@@ -131,20 +126,6 @@ class Views:
             return None
         bodies = [message["json"] for message in requests]
         return command(record.started.method, bodies, record.headers, self._target, record.started.timeout_s)
-
-
-def _decoded(data: bytes, direction: Direction, path: str, schema: Schema | None) -> dict[str, Any]:
-    method = None if schema is None else schema.method(path)
-    problem = "no schema: fields are shown by their numbers"
-    if schema is not None and method is not None:
-        try:
-            return {"json": to_json(data, method.message(direction), schema)}
-        except (TranscodeError, RecursionError) as error:
-            problem = str(error) or "nested too deeply"
-    fields = describe(data)
-    if fields is None:
-        return {"problem": "neither its type's nor any message of protobuf", "base64": base64.b64encode(data).decode()}
-    return {"fields": fields, "problem": problem}
 
 
 def _details(trailers: Headers, schema: Schema | None) -> Any:

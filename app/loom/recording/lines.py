@@ -2,10 +2,10 @@
 
 Known fields: `id`, `timestamp`, `method`, `streamKind`, `request` and `response` (of `index`, `json`, `raw`: the
 message in base64 with its 5-byte prefix), `statusCode`, `statusName`, `grpcMessage`, `durationMs`, `error`, `mutated`.
-`json` is left empty where the line is written, so that recording stays cheap, and made by `export`. Ours: `schema`
-(hash), `schemaSet` (the descriptors, in the first line that needs them), `peer`, `authority`, `metadata`,
-`responseMetadata`, `trailers`, `ending`, `httpStatus`, `resetCode`, `timeoutMs`, `messagesLeftOut`, `mutations`,
-`sameInFlight`, and in messages `atMs` and `cut`.
+`json` is left empty where the line is written, so that recording stays cheap, and made by `export`; a message that has
+it and no `raw` is known by it alone. Ours: `schema` (hash), `schemaSet` (the descriptors, in the first line that needs
+them), `peer`, `authority`, `metadata`, `responseMetadata`, `trailers`, `ending`, `httpStatus`, `resetCode`,
+`timeoutMs`, `messagesLeftOut`, `mutations`, `sameInFlight`, and in messages `atMs` and `cut`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def to_fields(record: Record, kind: StreamKind) -> dict[str, Any]:
         "timestamp": datetime.fromtimestamp(started.wall, UTC).isoformat().replace("+00:00", "Z"),
         "method": started.method,
         "streamKind": kind.value,
-        "request": [_message(each) for each in record.of(Direction.REQUEST)],
-        "response": [_message(each) for each in record.of(Direction.RESPONSE)],
+        "request": [_message(each, record) for each in record.of(Direction.REQUEST)],
+        "response": [_message(each, record) for each in record.of(Direction.RESPONSE)],
         "peer": started.peer,
         "authority": started.authority,
         "metadata": _pairs(record.headers),
@@ -109,13 +109,21 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     )
     record = Record(str(fields["id"]), started, _headers(fields.get("metadata")))
     record.response_headers = _headers(fields.get("responseMetadata"))
-    kept = [
-        _kept(each, number, direction)
+    status = _status(fields)
+    messages = [
+        (each, number, direction)
         for name, direction in _DIRECTIONS.items()
         for number, each in enumerate(fields.get(name) or ())
+        if not _is_none(each, direction, status)
     ]
+    kept = [_kept(*each) for each in messages]
+    record.texts = {
+        (direction, int(each.get("index", number))): _json(each)
+        for each, number, direction in messages
+        if not each.get("raw") and each.get("json", "{}") != "{}"  # which is the empty message, of any type
+    }
     record.messages = sorted(kept, key=lambda each: each.at_s)  # where times are missing: requests first, as they were
-    record.size_bytes += sum(len(each.data) + MESSAGE_BYTES for each in kept)
+    record.size_bytes += sum(len(each.data) + MESSAGE_BYTES for each in kept) + sum(map(len, record.texts.values()))
     record.left_out = int(fields.get("messagesLeftOut", 0))
     record.requests, record.responses = (len(record.of(direction)) for direction in _DIRECTIONS.values())
     record.schema = None if fields.get("schema") is None else str(fields["schema"])
@@ -123,7 +131,6 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     if fields.get("sameInFlight"):
         record.herd = Herd(0)
         record.herd.calls = int(fields["sameInFlight"]) + 1
-    status = _status(fields)
     record.ended = Ended(
         call=0,
         at=_seconds(fields, "durationMs"),
@@ -154,7 +161,10 @@ def _altered(fields: Mapping[str, Any]) -> Altered:
     return Altered(None, 0.0, _DIRECTIONS[fields["direction"]], position, str(fields.get("problem", "")))
 
 
-def _message(kept: Kept) -> dict[str, Any]:
+def _message(kept: Kept, record: Record) -> dict[str, Any]:
+    text = record.texts.get((kept.direction, kept.position))
+    if text is not None:
+        return {"index": kept.position, "json": text, "raw": "", "atMs": round(kept.at_s * 1e3, 3)}
     prefix = bytes([kept.compressed]) + kept.size.to_bytes(4, "big")
     shown: dict[str, Any] = {"index": kept.position, "json": "", "raw": _base64(prefix + kept.data)}
     shown["atMs"] = round(kept.at_s * 1e3, 3)
@@ -170,6 +180,20 @@ def _kept(fields: Mapping[str, Any], number: int, direction: Direction) -> Kept:
     size = int.from_bytes(raw[1:5], "big")
     at_s = _seconds(fields, "atMs")
     return Kept(direction, int(fields.get("index", number)), at_s, raw[5 : 5 + size], size, bool(raw[0] & 1))
+
+
+def _is_none(fields: Mapping[str, Any], direction: Direction, status: Status) -> bool:
+    """The original tells an empty response, without bytes, where a call failed and had none."""
+    is_empty = not fields.get("raw") and fields.get("json", "{}") == "{}"
+    return is_empty and direction is Direction.RESPONSE and status is not Status.OK
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    text = fields["json"]
+    if not isinstance(text, str):
+        raise TypeError("of a message whose json is no string")
+    json.loads(text)
+    return text
 
 
 def _seconds(fields: Mapping[str, Any], name: str) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from app.loom.call import Altered, Direction, Ended, Headers, Started, Status, StreamKind
@@ -12,6 +13,7 @@ BASE_BYTES: Final = 1_500
 """By which a record's size is estimated, besides what it holds."""
 MESSAGE_BYTES: Final = 150
 HEADER_BYTES: Final = 100
+NO_TEXTS: Final[Mapping[tuple[Direction, int], str]] = MappingProxyType({})
 
 
 class Kept(NamedTuple):
@@ -49,7 +51,7 @@ class Record:
 
     __slots__ = (
         "altered", "ended", "headers", "herd", "id", "left_out", "messages", "requests", "response_headers",
-        "responses", "schema", "size_bytes", "started",
+        "responses", "schema", "size_bytes", "started", "texts",
     )  # fmt: skip
 
     def __init__(self, record_id: str, started: Started, headers: Headers) -> None:
@@ -62,6 +64,9 @@ class Record:
         self.response_headers: Headers = ()
         self.messages: list[Kept] = []
         """In the order in which they passed."""
+        self.texts: Mapping[tuple[Direction, int], str] = NO_TEXTS
+        """JSON, by direction and position, of messages that were recorded as that alone: `messages` has none of their
+        bytes."""
         self.altered: list[Altered] = []
         """What rules have done to it, the first of it. Requests are kept as the client sent them, responses as it got
         them: changed."""
