@@ -15,10 +15,13 @@ from app.api.grpc.server import GrpcServer
 from app.api.http.app import create_app
 from app.bootstrap.changes import change_feed, watches_of
 from app.bootstrap.grpc import grpc_server, grpc_tls
+from app.bootstrap.live import live_page
 from app.bootstrap.read_path import read_path
 from app.cache.loader import Loader, Reading
 from app.domain.errors import StorageUnavailableError
 from app.health import Health
+from app.live.live import Live
+from app.live.routes import STREAMS, event_routes, page_routes
 from app.service import TemplateService
 from app.settings import Settings
 from app.storage.imports import ImportLimits
@@ -44,6 +47,7 @@ class Runtime:
     service: TemplateService
     http_app: ASGIApp
     grpc: GrpcServer
+    live: Live
 
 
 @asynccontextmanager
@@ -91,6 +95,7 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
         watches = watches_of(settings, loader, feed, metrics, stack)
         service = TemplateService(repository, _ByTemplate(loader), watches)
         health = Health({"cache": path.remote.answers, "database": partial(_answers, database)})
+        live = live_page(settings, metrics, stack, CLOSE_TIMEOUT_S)
         http_app = create_app(
             service,
             health=health,
@@ -101,9 +106,11 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
             receive_timeout_s=settings.http_receive_timeout_s,
             fresh=loader.fresh,
             tracer=traced.tracer,
+            pages=[page_routes(), event_routes(live)],
+            streams=STREAMS,
         )
         grpc = grpc_server(settings, service, fresh=loader.fresh, tls=tls, metrics=metrics, tracer=traced.tracer)
-        yield Runtime(settings, metrics, health, service, http_app, grpc)
+        yield Runtime(settings, metrics, health, service, http_app, grpc, live)
 
 
 def _import_limits(settings: Settings) -> ImportLimits:

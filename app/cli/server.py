@@ -179,6 +179,7 @@ async def _drain(
     runtime.health.draining = True
     runtime.metrics.drain()
     runtime.grpc.set_serving(False)
+    runtime.live.end_streams()
     await stop.wait_at_most(runtime.settings.drain_delay_s)
     if server.started:
         await server.stop_accepting(listener)

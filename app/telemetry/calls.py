@@ -65,6 +65,8 @@ class CallMetrics:
             "grpc_refusals", "gRPC calls refused before the service was asked, by why.", ["why"], registry=registry
         )
         self.in_flight = self.in_flight_requests.count
+        self.streaming = Count()
+        """Those of them that stream, of all kinds."""
         for why in REFUSALS:
             self.refusals.child(why)
         for kind in STREAM_KINDS:

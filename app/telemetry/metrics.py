@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from app.telemetry.calls import CallMetrics
+from app.telemetry.live_page import LivePageMetrics
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
 SECONDS = (
@@ -72,6 +73,7 @@ class Metrics:
         self._in_flight = PlainGauge("http_in_flight_requests", "HTTP requests being answered now.", registry=registry)
 
         self.calls = CallMetrics(registry, bounds=SECONDS)
+        self.live_page = LivePageMetrics(registry)
 
         self._hits = PlainCounter(
             "cache_hits", "Looks into a cache tier that found a fresh value.", ["tier"], registry=registry
@@ -152,10 +154,10 @@ class Metrics:
         self._watch_refusals = Counter(
             "watch_rejections_total", "Watches refused because there were too many.", registry=registry
         )
-        self._shared = Counter(
-            "singleflight_shared_total", "Callers that got the outcome of another caller's flight.", registry=registry
+        self._shared = PlainCounter(
+            "singleflight_shared", "Callers that got the outcome of another caller's flight.", registry=registry
         )
-        self._loads = Counter("db_hits_total", "Load queries that the database answered.", registry=registry)
+        self._loads = PlainCounter("db_hits", "Load queries that the database answered.", registry=registry)
         self._load_seconds = Histogram(
             "db_load_duration_seconds", "Time of answered load queries.", buckets=SECONDS, registry=registry
         )
@@ -196,6 +198,7 @@ class Metrics:
         self._info.labels(mode, version).set(1)
         self.in_flight = self._in_flight.count
         self._least_loads = self._least.child()
+        self._shares, self._loaded = self._shared.child(), self._loads.child()
         self._tellings, self._skips = self._told.child(), self._skipped.child()
         self._hit_by_tier = {tier: self._hits.child(tier) for tier in TIERS}
         self._read_by_source = {source: self._reads.child(source) for source in SOURCES}
@@ -215,6 +218,23 @@ class Metrics:
     def requests_in_hand(self) -> float:
         """HTTP requests and gRPC calls being answered now."""
         return self.in_flight.value + self.calls.in_flight.value
+
+    def traffic(self, routes: frozenset[str], methods: frozenset[str]) -> tuple[int, tuple[int, ...]]:
+        """How many requests for these HTTP routes and calls of these gRPC methods ended, and how many took how long, by
+        the buckets of `SECONDS`."""
+        by_route = self._request_seconds.counts(lambda labels: labels[0] in routes)
+        by_method = self.calls.request_seconds.counts(lambda labels: labels[0] in methods)
+        ended = self._requests.sum(lambda labels: labels[0] in routes)
+        ended += self.calls.requests.sum(lambda labels: labels[0] in methods)
+        return ended, tuple(map(sum, zip(by_route, by_method, strict=True)))
+
+    def answers(self) -> dict[str, int]:
+        """Reads answered, by where the answer came from."""
+        return {source: count.value for source, count in self._read_by_source.items()}
+
+    def loads(self) -> tuple[int, int]:
+        """Load queries that the database answered, and how many a perfect cache would have needed."""
+        return self._loaded.value, self._least_loads.value
 
     def expect_route(self, path: str, method: str) -> None:
         """Let the series of a route exist from the start, those of server errors too.
@@ -244,7 +264,7 @@ class Metrics:
         self._read_by_source[source].value += 1
 
     def shared(self) -> None:
-        self._shared.inc()
+        self._shares.value += 1
 
     def least_load(self) -> None:
         self._least_loads.value += 1
@@ -335,7 +355,7 @@ class Metrics:
 
     def loaded(self, seconds: float) -> None:
         """The database answered a load query, after this time."""
-        self._loads.inc()
+        self._loaded.value += 1
         self._load_seconds.observe(seconds)
 
     def breaker(self, name: str) -> Callable[[int], None]:

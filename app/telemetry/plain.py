@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -78,6 +78,10 @@ class PlainCounter(PlainMetric):
             count = self._children[values] = Count()
         return count
 
+    def sum(self, where: Callable[[tuple[str, ...]], bool]) -> int:
+        """The sum of the counts whose label values are `where` says."""
+        return sum(count.value for values, count in self._children.items() if where(values))
+
     def collect(self) -> Iterable[CounterMetricFamily]:
         family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
         for values, count in self._children.items():
@@ -124,6 +128,11 @@ class PlainHistogram(PlainMetric):
         if distribution is None:
             distribution = self._children[values] = Distribution(self._bounds)
         return distribution
+
+    def counts(self, where: Callable[[tuple[str, ...]], bool]) -> tuple[int, ...]:
+        """How many values fell into each bucket, of the distributions whose label values are `where` says."""
+        found = [distribution.counts for values, distribution in self._children.items() if where(values)]
+        return tuple(map(sum, zip([0] * (len(self._bounds) + 1), *found, strict=True)))
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels)

@@ -53,7 +53,7 @@ def settings(cls: type[Settings] | type[TracingSettings] = Settings, prefix: str
 def metrics() -> str:
     """Every metric of the service's own: its name, type, labels, meaning."""
     declared = Metrics(mode="singleflight", version="0", ttl_s=30)
-    return _metrics([*vars(declared).values(), *vars(declared.calls).values()])
+    return _metrics([value for part in (declared, declared.calls, declared.live_page) for value in vars(part).values()])
 
 
 def loom_metrics() -> str:

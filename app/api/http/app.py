@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from opentelemetry.trace import Tracer
 from pydantic.json_schema import models_json_schema
@@ -23,7 +23,7 @@ from app.api.http.hits import Fresh, HitPath
 from app.api.http.parameters import cache_control
 from app.api.http.routes import docs_routes, probe_routes, template_routes
 from app.api.http.schemas import Problem
-from app.api.http.tracing import TracedApp
+from app.api.http.tracing import UNTRACED, TracedApp
 from app.domain.errors import DomainError
 from app.health import Health
 from app.service import TemplateService
@@ -45,11 +45,15 @@ def create_app(
     receive_timeout_s: float,
     fresh: Fresh | None = None,
     tracer: Tracer | None = None,
+    pages: Sequence[APIRouter] = (),
+    streams: frozenset[str] = frozenset(),
 ) -> ASGIApp:
     """The ASGI application over `service`.
 
     `max_age_s` of 0 has clients revalidate each time; `receive_timeout_s` is how long a request's body may take.
     `fresh`, where given, answers reads ahead of the framework. With a `tracer` each request is a span.
+    `pages` are routes for people, beside the API. Those of the paths in `streams` last as long as their clients look:
+    they are no requests to be counted, timed or waited for.
     """
     title, description_path = "Template service", "/openapi.json"
     api = FastAPI(
@@ -75,6 +79,7 @@ def create_app(
         ),
         probe_routes(health, metrics),
         docs_routes(title),
+        *pages,
     ]
     for router in routers:
         api.include_router(router)
@@ -89,14 +94,15 @@ def create_app(
     api.add_exception_handler(HTTPException, on_http_exception)
 
     api.openapi = partial(_openapi, api)  # type: ignore[method-assign]
+    uncounted = UNCOUNTED | streams
     for route in routes:
         for method in sorted(route.methods or ()):
-            if route.path != UNCOUNTED:
+            if route.path not in uncounted and "{" not in route.path:
                 metrics.expect_route(route.path, method)
     hits = None if fresh is None else HitPath(fresh, cache_control=cache_control(max_age_s), metrics=metrics)
     paths = frozenset(route.path for route in routes) | {description_path}
-    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits)
-    return edge if tracer is None else TracedApp(edge, tracer, paths)
+    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits, uncounted=uncounted)
+    return edge if tracer is None else TracedApp(edge, tracer, paths, UNTRACED | streams)
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.request_id import begin
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-UNCOUNTED = "/metrics"
+UNCOUNTED = frozenset({"/metrics"})
 """Scrapes would show up as traffic."""
 
 MISSES_A_TURN = 4
@@ -34,16 +34,25 @@ class Edge:
     Each request that goes on to the framework has an id, which its log lines get; it goes back to a client that sent
     one.
 
-    `routes` are the paths that may become labels; every other path is counted as `unmatched`.
+    `routes` are the paths that may become labels; every other path is counted as `unmatched`, and those in `uncounted`
+    go straight to the framework.
     """
 
     def __init__(
-        self, app: ASGIApp, *, routes: frozenset[str], metrics: Metrics, health: Health, hits: HitPath | None
+        self,
+        app: ASGIApp,
+        *,
+        routes: frozenset[str],
+        metrics: Metrics,
+        health: Health,
+        hits: HitPath | None,
+        uncounted: frozenset[str] = UNCOUNTED,
     ) -> None:
         self._app = app
         self._hits = hits
         self._turnstile = Turnstile(per_turn=MISSES_A_TURN)
         self._routes = routes
+        self._uncounted = uncounted
         self._metrics = metrics
         self._health = health
 
@@ -63,7 +72,7 @@ class Edge:
                     self._hits.answered(began)
                 return
             in_turns = True
-        if scope["type"] != "http" or scope["path"] == UNCOUNTED:
+        if scope["type"] != "http" or scope["path"] in self._uncounted:
             await self._app(scope, receive, send)
             return
         started = False

@@ -45,6 +45,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._arm()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete:
+            self._disarm()
+
     def data_received(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)  # until the parser makes something of it
         super().data_received(data)
@@ -66,6 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._unsent_bytes = 0
+        self._disarm()
         super().on_response_complete()
         if self.transport.is_closing():
             self._arm()

@@ -18,16 +18,20 @@ MAX_PATH = 256
 class TracedApp:
     """`app`, each of whose requests is a server span, in its caller's trace if it has one.
 
-    By the semantic conventions for HTTP. It is named for the route, if that is one of `routes`.
+    By the semantic conventions for HTTP. It is named for the route, if that is one of `routes`. Those for the paths in
+    `untraced` have none.
     """
 
-    def __init__(self, app: ASGIApp, tracer: Tracer, routes: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, tracer: Tracer, routes: frozenset[str], untraced: frozenset[str] = UNTRACED
+    ) -> None:
         self._app = app
         self._tracer = tracer
         self._routes = routes
+        self._untraced = untraced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTRACED:
+        if scope["type"] != "http" or scope["path"] in self._untraced:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]

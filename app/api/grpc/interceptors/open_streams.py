@@ -15,13 +15,15 @@ class OpenStreams:
     def wrap(self, method: Method, behaviour: Behaviour) -> Behaviour:
         if method.kind is Kind.UNARY or method is UNKNOWN:
             return behaviour
-        open_streams = self._metrics.open_streams.labels(method.kind.value)
+        open_streams, streaming = self._metrics.open_streams.labels(method.kind.value), self._metrics.streaming
 
         async def counted(call: Call) -> bytes | None:
             open_streams.inc()
+            streaming.value += 1
             try:
                 return await behaviour(call)
             finally:
                 open_streams.dec()
+                streaming.value -= 1
 
         return counted

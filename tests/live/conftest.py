@@ -1,0 +1,32 @@
+"""Replicas to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from app.embedded.replica import Replica
+from app.embedded.stack import EmbeddedStack
+from tests.faults.conftest import Serve, serve
+
+__all__ = ["Serve", "replica", "serve"]
+
+
+@pytest.fixture(scope="package")
+def replica(
+    stack: EmbeddedStack, fresh_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replica]:
+    """A real server, which in the end has nobody who looks, and has logged no traceback."""
+    log = tmp_path_factory.mktemp("replica") / "log"
+    settings = {
+        "APP_DATABASE_URL": fresh_database(),
+        "APP_REDIS_URL": stack.redis.url(),
+        "APP_CACHE_KEY_PREFIX": "live",
+        "APP_DRAIN_DELAY_S": "0",
+    }
+    with Replica(settings, log=log) as started:
+        yield started
+        assert "http_in_flight_requests 0.0" in httpx.get(f"{started.http_url}/metrics").text
+    assert "Traceback" not in log.read_text()
