@@ -40,10 +40,15 @@ class Terms:
     stale_if_error_s: float = 0.0
 
 
+def _random_token() -> str:
+    return uuid.uuid4().hex
+
+
 class LeasedFill:
     """Gets a key's value from the remote tier or, fleet-wide once, from the origin.
 
-    Redis is never worth an outage: where it can't be asked, this process loads for itself.
+    Redis is never worth an outage: where it can't be asked, this process loads for itself. `token` makes what no other
+    try for a lease, of any process, has.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class LeasedFill:
         events: CacheEvents,
         failures: tuple[type[Exception], ...],
         now: Clock = wall,
+        token: Callable[[], str] = _random_token,
     ) -> None:
         self._failures = failures
         self._remote = remote
@@ -64,6 +70,7 @@ class LeasedFill:
         self._background = background
         self._events = events
         self._now = now
+        self._token = token
 
     async def obtain(self, key: str, terms_now: Callable[[], Terms]) -> tuple[Entry, Source]:
         """A value by the terms of the moment, which are asked for at each look; loaded if need be.
@@ -73,7 +80,7 @@ class LeasedFill:
         poll_s = FIRST_POLL_S
         waited = False
         while True:
-            token = uuid.uuid4().hex
+            token = self._token()
             terms = terms_now()
             # Registered before the try: a put in between would wake nobody.
             with self._wakeups.expected(key) as woken:
@@ -111,7 +118,7 @@ class LeasedFill:
 
         Never waits for another's lease. Where Redis can't be asked, it loads.
         """
-        token = uuid.uuid4().hex
+        token = self._token()
         taken = await self._take(key, token, Terms(newer_than=seen.created_at, least_version=seen.version))
         if taken is None:
             return await self._load(key)
