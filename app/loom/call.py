@@ -95,8 +95,12 @@ class Ending(Enum):
     """The backend's connection ended while the call was live."""
     BY_LOOM = "by_loom"
     """Loom answered it itself: a rule says so, or the backend can't be reached."""
+    BROKEN_BY_CLIENT = "broken_by_client"
+    """The client broke HTTP/2 in the intercept lane, and Loom ended the connection."""
+    BROKEN_BY_BACKEND = "broken_by_backend"
+    """The backend broke HTTP/2 in the intercept lane, and Loom ended the connection."""
     CUT = "cut"
-    """Loom itself ended the connection: it was stopping, and the call took longer than it could wait."""
+    """Loom itself ended the connection: it was stopping, and the call took longer than it could wait, or it failed."""
     UNSEEN = "unseen"
     """The call goes on, unseen: the connection could no longer be decoded."""
 

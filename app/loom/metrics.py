@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from app.concurrency.breaker import BreakerState
 from app.loom.call import Altered, Direction, Ended, Ending, Event, Message, Started, Status
-from app.loom.proxy.events import Blindness, Refusal
+from app.loom.proxy.events import Blindness, Culprit, Refusal
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
 SECONDS: Final = (
@@ -68,6 +68,12 @@ class LoomMetrics:
             ["why"],
             registry=registry,
         )
+        self._broken = PlainCounter(
+            "loom_connections_broken",
+            "Connections of the intercept lane that Loom has ended, and who had broken HTTP/2, or failed.",
+            ["who"],
+            registry=registry,
+        )
         self._lost = PlainCounter(
             "loom_backend_lost", "Backend connections that ended first, with calls under way.", registry=registry
         )
@@ -121,6 +127,8 @@ class LoomMetrics:
             self._refused.child(why)
         for reason in get_args(Blindness):
             self._blinded.child(reason)
+        for who in get_args(Culprit):
+            self._broken.child(who)
         self._reached, self._unreached = self._dials.child("reached"), self._dials.child("failed")
         self._dial_times = self._dial_seconds.child()
         self._requests_sent = self._messages.child(Direction.REQUEST.value)
@@ -161,6 +169,9 @@ class LoomMetrics:
 
     def blinded(self, why: Blindness) -> None:
         self._blinded.child(why).value += 1
+
+    def broken(self, who: Culprit) -> None:
+        self._broken.child(who).value += 1
 
     def untracked(self) -> None:
         self._untracked.child().value += 1

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from app.loom.call import Answered, Direction, Ended, Event, HalfClosed, Headers, Message, Started
-from app.loom.proxy.events import Blindness, Refusal
+from app.loom.proxy.events import Blindness, Culprit, Refusal
 
 WAIT_S = 10.0
 
@@ -97,6 +97,9 @@ class Account:
 
     def blinded(self, why: Blindness) -> None:
         self._count(f"blinded {why}")
+
+    def broken(self, who: Culprit) -> None:
+        self._count(f"broken {who}")
 
     def untracked(self) -> None:
         self._count("untracked")

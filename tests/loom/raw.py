@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -97,6 +98,11 @@ class Peer:
         """Until the other side has ended."""
         while await self.read():
             pass
+
+    async def gone(self) -> None:
+        """Until the other side has ended, or has reset the connection."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await self.end()
 
     def block(self, stream: int, fields: list[tuple[str, str]], *, end: bool = False, in_frames: int = 1) -> bytes:
         return wire.headers(self.encoder, stream, fields, end=end, in_frames=in_frames)

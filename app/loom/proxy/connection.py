@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.concurrency.breaker import BreakerOpenError
@@ -17,11 +17,11 @@ from app.concurrency.clock import monotonic
 from app.concurrency.tasks import TaskSet
 from app.loom.call import Ending, Headers
 from app.loom.proxy.answer import unavailable
-from app.loom.proxy.events import ProxyEvents, Refusal
+from app.loom.proxy.events import Culprit, ProxyEvents, Refusal
 from app.loom.proxy.framing import PREFACE
 from app.loom.proxy.http2 import GOAWAY
 from app.loom.proxy.intercept import Interceptor
-from app.loom.proxy.legs import BackendLeg, ClientLeg, Leg
+from app.loom.proxy.legs import BackendLeg, ClientLeg, Leg, peer_address
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.link import GuardedUpstream, Link
 from app.loom.proxy.relay import Relay
@@ -45,7 +45,8 @@ _HTTP1_ANSWER = (
 
 
 MakeLane = Callable[
-    [Relay, Callable[[bytes], None], Callable[[bytes], None] | None, Callable[[], None], Headers], Interceptor
+    [Relay, Callable[[bytes], None], Callable[[bytes], None] | None, Callable[[Ending, str], None], Headers],
+    Interceptor,
 ]
 """Of the relay that reads along, where to write for the client and for the backend, and what to do where a peer breaks
 HTTP/2. Without a backend, each call gets the headers."""
@@ -94,6 +95,7 @@ class Connection:
         self._is_asked = False
         self._live_at_end: int | None = None
         self._ending: Ending | None = None  # what live calls end by: known once the first side has finished
+        self._why = ""  # in words, where Loom has ended it
 
     @property
     def is_idle(self) -> bool:
@@ -108,7 +110,7 @@ class Connection:
 
     def accepted(self) -> None:
         """The client has connected. Its preface is waited for; the backend is dialled after it."""
-        self._peer = _address(self.client.transport.get_extra_info("peername"))
+        self._peer = peer_address(self.client.transport.get_extra_info("peername"))
         if self._on_accepted(self):
             self._set_timer(self._limits.preface_s, self._silent)
         else:
@@ -212,7 +214,7 @@ class Connection:
         if self.client.is_lost or self.client.transport.is_closing():
             return
         self._relay = relay = self._make_relay(self._number, self._peer, self._blinded)
-        lane = self._lane = self._make_lane(relay, self.client.send, None, self.close, headers)
+        lane = self._lane = self._make_lane(relay, self.client.send, None, self._broken, headers)
         self.client.transport.resume_reading()
         self.client.intercept(None, lane.client_bytes)
         greeting, self._greeting = self._greeting, b""
@@ -225,7 +227,7 @@ class Connection:
         self._set_timer(RETRY_S, self.close)
 
     def _intercept(self, backend: BackendLeg, relay: Relay) -> None:
-        lane = self._lane = self._make_lane(relay, self.client.send, backend.send, self.close, ())
+        lane = self._lane = self._make_lane(relay, self.client.send, backend.send, self._broken, ())
         # Not right now: it is found out while bytes are still being passed on.
         lane.on_drained = lambda: self._later(backend)
         lane.on_started = self._settled
@@ -243,7 +245,16 @@ class Connection:
         self.client.resume()
 
     def _unsettled(self) -> None:
-        _log.warning("connection %d from %s: the backend has sent no SETTINGS in time", self._number, self._peer)
+        self._broken(Ending.BROKEN_BY_BACKEND, "the backend broke HTTP/2: it has sent no SETTINGS in time")
+
+    def _broken(self, ending: Ending, why: str) -> None:
+        """The intercept lane can't go on: both sides are ended, and live calls as told."""
+        _log.warning("connection %d from %s is closed: %s", self._number, self._peer, why)
+        self._events.broken(_CULPRITS.get(ending, "loom"))
+        if self._live_at_end is None and self._lane is not None:
+            self._live_at_end = self._lane.undecided
+            self._ending, self._why = self._ending or ending, why
+            self._set_timer(self._limits.linger_s, self.abort)
         self.close()
 
     def _join(self, backend: BackendLeg) -> None:
@@ -281,7 +292,7 @@ class Connection:
                 return  # the client has not got all that came yet; it is told the end after it
         if self._ending is not None and (leg is backend or leg.is_lost):
             # A client that has only half-closed may still get answers.
-            relay.end(self._ending)
+            relay.end(self._ending, self._why)
         if leg is backend:
             if leg.is_lost:
                 self.client.discard()
@@ -296,7 +307,7 @@ class Connection:
             backend.transport.close()
         if self.client.is_lost and backend.is_lost:
             self._cancel_timer()
-            is_backends = self._ending is Ending.BACKEND_LOST
+            is_backends = self._ending in (Ending.BACKEND_LOST, Ending.BROKEN_BY_BACKEND)
             self._events.disconnected(self._live_at_end, backend_lost=is_backends)
             self._settle(lost=is_backends and self._live_at_end > 0)
             self._on_closed(self)
@@ -324,7 +335,7 @@ class Connection:
             if self._dial is not None:
                 self._dial.cancel()
             if self._relay is not None:
-                self._relay.end(self._ending or Ending.CLIENT_LOST)
+                self._relay.end(self._ending or Ending.CLIENT_LOST, self._why)
             self._settle(lost=False)
             self._on_closed(self)
 
@@ -344,18 +355,17 @@ class Connection:
             self._timer = None
 
 
-_REFUSALS: Final = {
+_CULPRITS: Final[Mapping[Ending, Culprit]] = {
+    Ending.BROKEN_BY_CLIENT: "client",
+    Ending.BROKEN_BY_BACKEND: "backend",
+}
+_REFUSALS: Final[Mapping[Refusal, str]] = {
     "http1": "it speaks HTTP/1",
     "tls": "it speaks TLS, and this port does not",
+    "plaintext": "it speaks no TLS, and this port does",
+    "handshake": "its TLS handshake failed",
     "garbage": "it does not begin as HTTP/2 does",
     "silent": "it sent no HTTP/2 preface in time",
     "full": "there are too many",
     "stopping": "Loom is stopping",
 }
-
-
-def _address(peername: object) -> str:
-    if not isinstance(peername, tuple):
-        return "unknown"
-    host, port, *_ = peername
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,13 +6,15 @@ from typing import Literal, Protocol
 
 from app.loom.call import Event
 
-Refusal = Literal["http1", "tls", "garbage", "silent", "full", "stopping", "breaker"]
-"""Why a client's connection was closed before it was relayed: it speaks HTTP/1, or TLS where none is spoken, or nothing
-known, or said nothing; or there are too many; or Loom is stopping; or the circuit breaker is open, and its calls are
-answered UNAVAILABLE."""
+Refusal = Literal["http1", "tls", "plaintext", "handshake", "garbage", "silent", "full", "stopping", "breaker"]
+"""Why a client's connection was closed before it was relayed: it speaks HTTP/1, or TLS where none is spoken, or no TLS
+where that is; or its TLS handshake failed or took too long; or it speaks nothing known, or said nothing; or there are
+too many; or Loom is stopping; or the circuit breaker is open, and its calls are answered UNAVAILABLE."""
 Blindness = Literal["hpack", "header_size", "framing", "tap"]
 """Why a connection can't be decoded any more: HPACK that is wrong, a header block over the limit, frames that
 contradict each other, or an error in what listens to the events."""
+Culprit = Literal["client", "backend", "loom"]
+"""Who has broken a connection of the intercept lane."""
 
 
 class ProxyEvents(Protocol):
@@ -41,6 +43,9 @@ class ProxyEvents(Protocol):
 
     def blinded(self, why: Blindness) -> None:
         """A connection can't be decoded any more. Its bytes go on."""
+
+    def broken(self, who: Culprit) -> None:
+        """A connection of the intercept lane is ended: a peer broke HTTP/2, or Loom failed."""
 
     def untracked(self) -> None:
         """A call is not told of: its connection has too many."""

@@ -49,10 +49,10 @@ class Interceptor:
         interception: Interception | None = None,
         authority: bytes | None = None,
         answer: Headers = (),
-        on_broken: Callable[[], None],
+        on_broken: Callable[[Ending, str], None],
     ) -> None:
-        """`authority` takes the place of every call's `:authority`; `on_broken` is called where a peer breaks the
-        protocol, once it has been told."""
+        """`authority` takes the place of every call's `:authority`; `on_broken` is called with how live calls end, and
+        why, where a peer breaks the protocol, once it has been told."""
         self._relay = relay
         self._limits = limits
         self._budget = budget
@@ -163,25 +163,29 @@ class Interceptor:
         if self._is_broken:
             return
         try:
-            for event in connection.receive_data(data):
+            received = connection.receive_data(data)
+        except ProtocolError as error:
+            is_clients = connection is self._client
+            ending = Ending.BROKEN_BY_CLIENT if is_clients else Ending.BROKEN_BY_BACKEND
+            side = "client" if is_clients else "backend"
+            self._break(ending, f"the {side} broke HTTP/2: {type(error).__name__}: {error}")
+            return
+        try:
+            for event in received:
                 on_event(event)
             for payload in goaways:
                 self._backend_goaway(payload)
             self._pump()
-        except ProtocolError as error:
-            side = "client" if connection is self._client else "backend"
-            _log.warning("a connection is closed: its %s broke HTTP/2: %s: %s", side, type(error).__name__, error)
-            self._break()
         except Exception:  # noqa: BLE001 - one connection's error is to end that connection, and nothing else
-            _log.exception("a connection is closed by an error in the intercept lane")
-            self._break()
+            _log.exception("an error in the intercept lane")
+            self._break(Ending.CUT, "Loom failed")
         else:
             self._flush()
 
-    def _break(self) -> None:
+    def _break(self, ending: Ending, why: str) -> None:
         self._flush()
+        self._on_broken(ending, why)
         self.close()
-        self._on_broken()
 
     def _flush(self) -> None:
         to_client = self._client.data_to_send()
@@ -291,8 +295,7 @@ class Interceptor:
                 self._open(exchange, headers)
             self._pump()
         except ProtocolError as error:
-            _log.warning("a connection is closed: a call that was held could not go on: %s", error)
-            self._break()
+            self._break(Ending.CUT, f"Loom failed: a call that was held could not go on: {error}")
         else:
             self._flush()
 

@@ -190,6 +190,14 @@ class BackendLeg(Leg):
         self.transport.pause_reading()
 
 
+def peer_address(peername: object) -> str:
+    """A socket's name, as people write it."""
+    if not isinstance(peername, tuple):
+        return "unknown"
+    host, port, *_ = peername
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _discard(_data: bytes) -> None:
     pass
 

@@ -169,10 +169,10 @@ class Relay:
         if frames and not self.is_blinded:
             self._read(frames, self._backend_frame)
 
-    def end(self, ending: Ending) -> None:
-        """The connection is over, and with it every live call: lost on one side, or cut by Loom."""
+    def end(self, ending: Ending, why: str = "") -> None:
+        """The connection is over, and with it every live call: lost on one side, or ended by Loom, which says why."""
         status = Status.CANCELLED if ending is Ending.CLIENT_LOST else Status.UNAVAILABLE
-        self._end_all(ending, status)
+        self._end_all(ending, status, why)
 
     def _read(self, frames: list[Frame], read: Callable[[Frame, float], None]) -> None:
         at = self._clock()
@@ -197,11 +197,11 @@ class Relay:
         self._end_all(Ending.UNSEEN, None)
         self._on_blinded()
 
-    def _end_all(self, ending: Ending, status: Status | None) -> None:
+    def _end_all(self, ending: Ending, status: Status | None, message: str = "") -> None:
         at = self._clock()
         try:
             for stream in list(self._live):
-                self._end(stream, at, ending, status)
+                self._end(stream, at, ending, status, message=message)
         except Exception:  # noqa: BLE001 - as above
             _log.exception("connection %d from %s: its events met an error", *self._peer)
             for call in self._live.values():
@@ -438,6 +438,8 @@ _IN_WORDS: Final = {
     Ending.REFUSED: "the backend is going away and does not process this stream",
     Ending.CLIENT_LOST: "the client's connection ended",
     Ending.BACKEND_LOST: "the backend's connection ended",
+    Ending.BROKEN_BY_CLIENT: "the client broke HTTP/2",
+    Ending.BROKEN_BY_BACKEND: "the backend broke HTTP/2",
     Ending.CUT: "Loom stopped before the call ended",
     Ending.UNSEEN: "the connection could no longer be decoded",
 }

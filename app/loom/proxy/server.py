@@ -12,8 +12,9 @@ from typing import Final
 
 from app.concurrency.breaker import CircuitBreaker
 from app.concurrency.tasks import TaskSet
-from app.loom.call import Headers
+from app.loom.call import Ending, Headers
 from app.loom.proxy.connection import Connection
+from app.loom.proxy.encrypted import EncryptedServer
 from app.loom.proxy.events import ProxyEvents
 from app.loom.proxy.framing import Budget
 from app.loom.proxy.intercept import Interceptor
@@ -64,6 +65,7 @@ class Proxy:
         self._dials = TaskSet(limit=self._limits.connections)
         self._holds = TaskSet(limit=self._limits.holds)
         self._server: asyncio.Server | None = None
+        self._encrypted: EncryptedServer | None = None
 
     @property
     def connections(self) -> int:
@@ -72,15 +74,11 @@ class Proxy:
 
     async def start(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Listen; returns the port, which the system chose where it was 0. Raises `OSError`."""
+        if tls is not None:
+            self._encrypted = EncryptedServer(tls, self._make_leg, self._events.refused, self._limits)
+            return await self._encrypted.start(host, port, BACKLOG)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._make_leg,
-            host,
-            port,
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=None if tls is None else self._limits.handshake_s,
-        )
+        self._server = await loop.create_server(self._make_leg, host, port, backlog=BACKLOG)
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
 
@@ -98,6 +96,8 @@ class Proxy:
         """
         if self._server is not None:
             self._server.close()
+        if self._encrypted is not None:
+            await self._encrypted.aclose()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
         for connection in list(self._connections):
@@ -125,7 +125,7 @@ class Proxy:
                 await asyncio.wait_for(self._all_gone.wait(), LAST_BYTES_S)
 
     def _make_leg(self) -> Leg:
-        """For a client that connects. It counts once it has: a TLS handshake may still fail, and nobody is told."""
+        """For a client that connects. It counts once it has: a TLS handshake may still fail."""
         return Connection(
             next(self._numbers),
             self._upstream,
@@ -168,7 +168,7 @@ class Proxy:
         relay: Relay,
         to_client: Callable[[bytes], None],
         to_backend: Callable[[bytes], None] | None,
-        on_broken: Callable[[], None],
+        on_broken: Callable[[Ending, str], None],
         answer: Headers,
     ) -> Interceptor:
         return Interceptor(
