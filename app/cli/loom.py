@@ -28,6 +28,7 @@ from app.loom.demo.backend import Shop
 from app.loom.demo.backend import serving as demo_backend
 from app.loom.demo.traffic import flowing
 from app.loom.proxy import tls
+from app.loom.proxy.limits import Limits
 from app.loom.recording.session import SessionError, session_path
 from app.loom.rules.file import RulesError
 from app.loom.schema.errors import SchemaError
@@ -71,6 +72,20 @@ def loom(
     backend_tls_skip_verify: Annotated[
         bool, typer.Option("--backend-tls-skip-verify", help="Accept any certificate from the backend: not safe.")
     ] = False,
+    dial_timeout_s: Annotated[
+        float,
+        typer.Option(
+            "--dial-timeout-s", min=0.1, max=60, help="Seconds to reach the backend, its name and TLS included."
+        ),
+    ] = 5.0,
+    breaker_failures: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Failed dials or lost connections in a row that open the circuit breaker."),
+    ] = 5,
+    breaker_open_s: Annotated[
+        float,
+        typer.Option("--breaker-open-s", min=0.1, max=3600, help="Seconds that it then keeps the backend alone."),
+    ] = 30.0,
     session: Annotated[
         str, typer.Option(metavar="NAME", help="Keep the calls in ~/.loom/sessions/NAME.jsonl, and show those in it.")
     ] = "",
@@ -160,6 +175,9 @@ def loom(
         authority=_authority(authority),
         stop_s=stop_s,
         is_ui_open=ui_open,
+        limits=Limits(dial_s=dial_timeout_s),
+        breaker_failures=breaker_failures,
+        breaker_open_s=breaker_open_s,
         capture=CaptureConfig(
             session=_session(session),
             redact=tuple(redact or ()),

@@ -69,6 +69,9 @@ class Config:
     is_ui_open: bool = False
     """Whether the inspector asks for no token off loopback: only loopback publishes its port."""
     limits: Limits = field(default_factory=Limits)
+    breaker_failures: int = 5
+    """In a row: failed dials, or connections that the backend has lost under calls."""
+    breaker_open_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,11 @@ async def running(config: Config) -> AsyncIterator[Loom]:
     upstream = Upstream(
         backend.host, backend.port, timeout_s=limits.dial_s, handshake_s=limits.handshake_s, tls=config.backend_tls
     )
-    breaker = CircuitBreaker(on_change=metrics.breaker_changed)
-    probed = Upstream(
-        backend.host, backend.port, timeout_s=PROBE_DIAL_S, handshake_s=PROBE_DIAL_S, tls=config.backend_tls
+    breaker = CircuitBreaker(
+        failures=config.breaker_failures, open_s=config.breaker_open_s, on_change=metrics.breaker_changed
     )
+    probe_s = min(PROBE_DIAL_S, limits.dial_s)
+    probed = Upstream(backend.host, backend.port, timeout_s=probe_s, handshake_s=probe_s, tls=config.backend_tls)
     health = Health(GuardedUpstream(probed, breaker))
     mutations = Mutations(config.rules, metrics)
     proxy = Proxy(upstream, metrics, limits=limits, breaker=breaker, interception=mutations, authority=config.authority)

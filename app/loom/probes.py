@@ -45,9 +45,8 @@ class Health:
         async with self._lock:
             breaker = self._upstream.breaker
             if breaker.retry_after_s > 0:
-                return (
-                    f"the circuit breaker is {self.breaker}: it lets the next one by in {breaker.retry_after_s:.3g} s"
-                )
+                left_s = round(breaker.retry_after_s, 1)
+                return f"the circuit breaker is {self.breaker}: it lets the next one by in {left_s:g} s"
             if self._clock() - self._asked_at >= FRESH_S or breaker.state is not BreakerState.CLOSED:
                 try:
                     await self._dial()

@@ -121,6 +121,22 @@ async def test_the_backend_may_be_down_at_the_start_and_come_and_go() -> None:
         assert await running.end() == 0
 
 
+async def test_the_breaker_opens_after_as_many_failures_and_for_as_long_as_the_flags_say() -> None:
+    async with scripted(Peer.end) as port:
+        pass  # a port that was free a moment ago
+    flags = ("--breaker-failures", "1", "--breaker-open-s", "1000", "--dial-timeout-s", "1")
+    async with loom(port, *flags) as running, probing(running) as http:
+        for why in ("Loom can't reach the backend", "Loom's circuit breaker is open"):
+            async with grpc.aio.insecure_channel(running.target) as channel:
+                with pytest.raises(grpc.aio.AioRpcError, match=why):
+                    await channel.unary_unary("/test.Interop/Unary")(b"ask", timeout=WAIT_S)
+        said = (await http.get("/ready")).json()["error"]
+        found = re.fullmatch(r"the circuit breaker is open: it lets the next one by in ([0-9.]+) s", said)
+        assert found is not None
+        assert 30 < float(found[1]) <= 1000
+        assert await running.end() == 0
+
+
 async def test_sighup_reads_the_rules_again(tmp_path: Path) -> None:
     rules = tmp_path / "rules.json"
     rules.write_text("[]")
