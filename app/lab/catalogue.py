@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from app.lab.errors import UnknownExperimentError
 from app.lab.experiment import Experiment
+from app.lab.xfetch.experiment import XFETCH
 
-EXPERIMENTS: Sequence[Experiment] = ()
+EXPERIMENTS: Sequence[Experiment] = (XFETCH,)
 
 
 def find(names: Sequence[str], among: Sequence[Experiment] = EXPERIMENTS) -> list[Experiment]:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 
 from app.cache.remote import RemoteCache, counts_as_failure
 from app.concurrency.breaker import BreakerState, CircuitBreaker
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 
 
 def pytest_asyncio_loop_factories(

@@ -17,7 +17,7 @@ from app.cache.recovery import Recovery
 from app.cache.remote import RemoteCache, Stored
 from app.concurrency.breaker import CircuitBreaker
 from app.concurrency.tasks import TaskSet
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 from tests.concurrency.fake_clock import FakeClock
 
 TTL_S = 30.0

@@ -16,7 +16,7 @@ from app.cache.remote import Grant, RemoteCache, Stored, counts_as_failure
 from app.cache.wakeups import Wakeups
 from app.concurrency.breaker import BreakerState, CircuitBreaker
 from app.embedded.cluster import EmbeddedClusterNode, EmbeddedRedisCluster
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 
 TIMEOUT_S = 0.25
 KEYS = [str(number) for number in range(60)]

@@ -31,7 +31,7 @@ from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
 from app.lab.simulation.redis_model import ModelClient, ModelServer
 from app.lab.simulation.virtual_time import VirtualTimeLoop
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 
 
 class OriginDownError(Exception):

@@ -6,7 +6,7 @@ import pytest
 
 from app.cache.origin import Loaded, Origin
 from app.concurrency.budget import BudgetExceededError, allotted, budget, own_budget, time_left
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 from tests.concurrency.fake_clock import FakeClock
 
 

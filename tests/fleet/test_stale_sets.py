@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from app.cache.entry import Entry
 from app.cache.remote import Grant, RemoteCache, Stored, counts_as_failure
 from app.concurrency.breaker import CircuitBreaker
-from tests.cache.recorded_events import RecordedEvents
+from app.lab.simulation.recorded_events import RecordedEvents
 
 INTERLEAVINGS = 1_000
 STEPS = 24
