@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from app.lab.approaches.experiment import APPROACHES
 from app.lab.errors import UnknownExperimentError
 from app.lab.experiment import Experiment
+from app.lab.loadtest_go import LOADTEST_GO
 from app.lab.xfetch.experiment import XFETCH
 
-EXPERIMENTS: Sequence[Experiment] = (XFETCH,)
+EXPERIMENTS: Sequence[Experiment] = (APPROACHES, LOADTEST_GO, XFETCH)
 
 
 def find(names: Sequence[str], among: Sequence[Experiment] = EXPERIMENTS) -> list[Experiment]:

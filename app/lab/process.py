@@ -60,6 +60,7 @@ class Process:
         shape: Shape,
         events: CacheEvents,
         *,
+        prefix: str = "lab",
         now: Clock = wall,
         timer: Clock = monotonic,
         pick: Callable[[], float] = random.random,
@@ -69,7 +70,7 @@ class Process:
         breaker = CircuitBreaker(counts=counts_as_failure, clock=timer)
         self.remote = RemoteCache(
             client,
-            prefix="lab",
+            prefix=prefix,
             breaker=breaker,
             timeout_s=REDIS_TIMEOUT_S,
             events=events,
@@ -122,6 +123,11 @@ class Process:
         self._recovery.start()
         if self._has_lease:
             self._wakeups.start()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it would be woken by another's put, or has nobody to wait for."""
+        return self._wakeups.is_up or not self._has_lease
 
     async def aclose(self) -> None:
         """End what runs in the background, and the connection."""

@@ -35,7 +35,7 @@ LATENCY_S = 0.000_1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A run's counts. `earlies` are reads whose draw asked for a refresh, `contended` those that met another's lease."""
+    """A run's counts. `earlies` are reads that drew a refresh, `contended` those that met another's lease."""
 
     seconds: float
     loads: int

@@ -52,11 +52,15 @@ def compare(effort: Effort, options: Options) -> Comparison:
 
 
 _NOTES = (
-    f"Internet Archive's harness: {WORKERS} workers, each reading once after {PAUSES_MS[0]} to {PAUSES_MS[1]:,} ms, TTL "
-    f"{TTL_S:g} s, load {LOAD_S * 1e3:g} ms, β = 1 (github.com/internetarchive/xfetch, samples, 2017). Theirs are single "
-    "runs of PHP processes on Redis, ours are in virtual time.",
-    "Their xfetch asks Redis for the TTL in whole seconds, so its chances rise in steps of a second; the row "
-    f"“{BY_SECONDS}” does as they do, “xfetch” decides by the entry's own date.",
+    (
+        f"Internet Archive's harness: {WORKERS} workers, each reading once after {PAUSES_MS[0]} to {PAUSES_MS[1]:,} ms; "
+        f"TTL {TTL_S:g} s, load {LOAD_S * 1e3:g} ms, β = 1 (github.com/internetarchive/xfetch, samples, 2017). "
+        "Theirs are single runs of PHP processes on Redis, ours are in virtual time."
+    ),
+    (
+        "Their xfetch asks Redis for the TTL in whole seconds, so its chances rise in steps of a second; the row "
+        f"“{BY_SECONDS}” does as they do, “xfetch” decides by the entry's own date."
+    ),
     "A life counts from the beginning of the load here, and from its end there: 20 s from load to load, and 20.5 s.",
 )
 

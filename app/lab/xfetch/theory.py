@@ -2,9 +2,9 @@
 
 Reads are a Poisson stream of rate r; a load takes δ; a read x before the expiry loads with probability e^(−x/βδ). So
 the loads begun by then are on average Λ(x) = a·e^(−x/βδ), where a = rβδ, and the first one comes where Λ is an
-exponential variable s of mean 1. Until its value is there, δ later, others begin Λ(x − δ) − Λ(x) = s·(e^(1/β) − 1) more, a Poisson
-variable: over all s that makes the loads of a refresh geometric with p = e^(−1/β), whatever r is. It holds for a ≫ 1,
-where hardly any first load comes so late that the value expires meanwhile.
+exponential variable s of mean 1. Until its value is there, δ later, others begin Λ(x − δ) − Λ(x) = s·(e^(1/β) − 1)
+more, a Poisson variable: over all s that makes the loads of a refresh geometric with p = e^(−1/β), whatever r is. It
+holds for a ≫ 1, where hardly any first load comes so late that the value expires meanwhile.
 """
 
 from __future__ import annotations
