@@ -101,8 +101,8 @@ def result(results: Mapping[str, RunResult], plan: Plan) -> Result:
 
 
 _NOTE = (
-    f"Over HTTP, on a fresh embedded PostgreSQL and Valkey, {LOAD_DELAY_MS} ms a database load. Loads are counted by "
-    "the app and by PostgreSQL; the least possible is computed from the log of requests (docs/loadtest.md). The Go demo's "
+    f"Over HTTP, on a fresh embedded PostgreSQL and Valkey, {LOAD_DELAY_MS} ms a database load. The app and PostgreSQL "
+    "both count the loads; the least possible is computed from the log of requests (docs/loadtest.md). The Go demo's "
     "figures are those that were published with it, where they are given as about so many."
 )
 

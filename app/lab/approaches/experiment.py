@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
 from app.embedded.redis import EmbeddedRedis
 from app.lab.approaches import ways
-from app.lab.approaches.ways import Answered
+from app.lab.approaches.ways import Answered, Way
 from app.lab.experiment import Experiment, Options
 from app.lab.process import Mode
 from app.lab.result import Result, Verdict, held, not_reproduced
@@ -90,7 +90,7 @@ async def _measure(redis_url: str, options: Options) -> dict[str, Measured]:
     return measured
 
 
-async def _repeated(way: Callable[[int], Awaitable[Answered]], runs: int) -> Measured:
+async def _repeated(way: Way, runs: int) -> Measured:
     return Measured([await way(REQUESTS) for _ in range(runs)])
 
 

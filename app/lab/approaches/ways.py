@@ -26,6 +26,10 @@ TTL_S = 600.0
 READY_S = 10.0
 
 
+Way = Callable[[int], Awaitable["Answered"]]
+"""Answers so many requests."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """How many calls reached the backend, and how long it took until all requests were answered, in ms."""
@@ -120,8 +124,8 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(mode: Mode, redis_url: str, prefix: str) -> AsyncIterator[Fleet]:
-    """`PROCESSES` read paths, connected and subscribed. Raises `LabError` where Redis does not get them so far."""
+async def fleet(mode: Mode, redis_url: str, prefix: str, ready_s: float = READY_S) -> AsyncIterator[Fleet]:
+    """`PROCESSES` read paths, connected and subscribed. Raises `LabError` where they are not within `ready_s`."""
     backend = Backend()
     processes = [
         Process(_client(redis_url), backend.load, Shape(mode, ttl_s=TTL_S), RecordedEvents(), prefix=prefix)
@@ -132,11 +136,11 @@ async def fleet(mode: Mode, redis_url: str, prefix: str) -> AsyncIterator[Fleet]
             process.start()
         await asyncio.gather(*(process.loader.read("warm-up") for process in processes))
         try:
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(ready_s):
                 while not all(process.is_listening for process in processes):  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            raise LabError(f"no subscription at {redis_url} within {READY_S:g} s; is the machine very busy?") from None
+            raise LabError(f"no subscription at {redis_url} within {ready_s:g} s; is the machine very busy?") from None
         yield Fleet(backend, processes)
     finally:
         for process in processes:

@@ -53,7 +53,7 @@ def compare(effort: Effort, options: Options) -> Comparison:
 
 _NOTES = (
     (
-        f"Internet Archive's harness: {WORKERS} workers, each reading once after {PAUSES_MS[0]} to {PAUSES_MS[1]:,} ms; "
+        f"Internet Archive's harness: {WORKERS} workers, each reading once after {PAUSES_MS[0]}–{PAUSES_MS[1]:,} ms; "
         f"TTL {TTL_S:g} s, load {LOAD_S * 1e3:g} ms, β = 1 (github.com/internetarchive/xfetch, samples, 2017). "
         "Theirs are single runs of PHP processes on Redis, ours are in virtual time."
     ),
