@@ -29,9 +29,9 @@ from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreak
 from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
 from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
+from app.lab.simulation.recorded_events import RecordedEvents
 from app.lab.simulation.redis_model import ModelClient, ModelServer
 from app.lab.simulation.virtual_time import VirtualTimeLoop
-from app.lab.simulation.recorded_events import RecordedEvents
 
 
 class OriginDownError(Exception):
