@@ -15,11 +15,14 @@ import pytest
 
 from app.loom.bootstrap import Config, HostPort, Loom, running
 from app.loom.capture import CaptureConfig
+from app.loom.inspector.search import SECONDS, Wanted, begun, go_on
+from app.loom.recording.recorder import Recorder
 from app.loom.recording.ring import Ring
 from app.loom.schema.schema import Schema
 from tests.loom.account import WAIT_S, eventually
 from tests.loom.backend import Backend
 from tests.loom.conftest import serving
+from tests.loom.recording.calls import unary as recorded_unary
 from tests.loom.test_capture import ANYWHERE, interop_file
 
 HELLO = b"\n\x07welcome"
@@ -175,6 +178,41 @@ async def test_bodies_and_metadata_are_searched_methods_counted_and_all_exported
     assert [json.loads(line)["statusName"] for line in exported] == ["OK", "OK", "INTERNAL"]
     assert (await watched.http.post("/api/clear")).json() == {"kept": 0}
     assert (await watched.get("/api/calls"))["calls"] == []
+
+
+async def test_what_is_not_listed_any_more_is_searched_and_shown_and_then_only_what_has_changed(
+    watched: Watched,
+) -> None:
+    watched.loom.capture.ring._max_records = 2
+    await watched.unary()
+    welcome = watched.loom.capture.ring.newest_first()[0].id
+    for _ in range(3):
+        await watched.unary(b"\n\x05other")
+    assert welcome not in [row["id"] for row in (await watched.get("/api/calls"))["calls"]]
+    found = await watched.get("/api/search?body=welcome")
+    assert (found["ids"], found["isWhole"]) == ([welcome], True)
+    shown = await watched.get(f"/api/calls/{welcome}")
+    assert (shown["timestamp"], shown["messages"][0]["json"]) == (found["oldest"], {"text": "welcome"})
+    assert (await watched.get("/api/state"))["olderHeld"] == 2
+    assert len((await watched.get(f"/api/search?metadata=te:&since={found['at'] - 60}"))["ids"]) == 4
+    assert (await watched.get(f"/api/search?metadata=te:&since={found['at'] + 60}"))["ids"] == []
+    await watched.http.post("/api/clear")
+    assert await watched.get("/api/search?body=welcome") | {"at": 0} == {
+        "ids": [], "at": 0, "oldest": None, "isWhole": True,
+    }  # fmt: skip
+    assert "no such call" in (await watched.get(f"/api/calls/{welcome}", 404))["error"]
+
+
+def test_a_search_ends_in_time_and_says_how_far_it_has_come() -> None:
+    recorder = Recorder(Ring())
+    for call in range(4):
+        for event in recorded_unary(call):
+            recorder(event)
+    held = list(recorder.ring.held())
+    ticks = iter([0.0, 0.0, 0.0, SECONDS, SECONDS])
+    progress = begun(lambda: next(ticks))
+    assert not go_on(progress, Wanted.of("", "x-id: 1"), [(each, None) for each in held], lambda: next(ticks))
+    assert (progress.ids, progress.last) == ([held[0].id, held[1].id], held[1])
 
 
 async def test_names_that_are_not_this_machines_and_other_sites_are_refused(watched: Watched) -> None:

@@ -116,6 +116,29 @@ async def test_the_filter_speaks_of_method_status_metadata_and_body() -> None:
             await expect(page.locator("#told")).to_contain_text("there is no “colour:”")
 
 
+async def test_messages_are_searched_of_calls_that_are_listed_no_more_and_the_page_says_how_far() -> None:
+    async with watching() as watched, looking(watched) as page:
+        await watched.unary(b"\n\x05first")
+        await shows(page, 1)
+        watched.loom.capture.ring._max_records = 2
+        for _ in range(3):
+            await watched.unary()
+        await shows(page, 4)
+        await page.locator("#filter").fill("body:first")
+        await shows(page, 1)
+        await expect(page.locator("#told")).to_have_text("1 of 4 calls")
+        watched.loom.capture.ring._forget_oldest()
+        await page.locator("#filter").fill("body:!welcome")
+        await expect(page.locator("#told")).to_contain_text(
+            "0 of 4 calls; messages and metadata were looked through of the"
+        )
+        await expect(page.locator("#told")).to_contain_text("newest 3: Loom holds no more")
+        await page.locator("#filter").fill("body:welcome")
+        await shows(page, 3)
+        await watched.unary()
+        await shows(page, 4)
+
+
 async def test_keys_links_pause_and_clear() -> None:
     async with watching() as watched:
         for number in range(3):

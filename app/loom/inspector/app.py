@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.loom.capture import Capture
 from app.loom.decoding import Decoder, exported
+from app.loom.inspector.search import BATCH, Wanted, begun, changed_since, go_on
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
 from app.loom.recording.feed import Subscriber, TooManySubscribersError
@@ -28,8 +30,6 @@ HEARTBEAT_S: Final = 10.0
 """A stream that has nothing to tell says so that often, so that both ends notice when the other is gone."""
 MAX_PAGE: Final = 500
 MAX_EDIT_BYTES: Final = 16 << 20
-MAX_QUERY: Final = 200
-"""Characters that are looked for."""
 STATIC: Final = Path(__file__).parent / "static"
 _UTF8: Final = ("utf-8", "backslashreplace")
 
@@ -89,13 +89,28 @@ def inspector(
         return Response(body, media_type="application/json")
 
     async def search(request: Request) -> Response:
-        wanted = {name: request.query_params.get(name, "").casefold() for name in ("body", "metadata")}
-        if not any(wanted.values()) or max(map(len, wanted.values())) > MAX_QUERY:
-            raise HTTPException(400, f"'body' or 'metadata' is wanted, of {MAX_QUERY} characters at most")
-        # One at a time, so that others have their turn between.
-        kept = ring.newest_first()
-        found = [each.id for each in kept if await aside(_matches, views, each, views.schema(each), wanted)]
-        return JSONResponse({"ids": found})
+        asked = request.query_params
+        try:
+            wanted = Wanted.of(asked.get("body", ""), asked.get("metadata", ""))
+            since = float(asked.get("since", 0))
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        at, held = time.time(), list(ring.held())
+        records = changed_since(held, since)
+        progress, searched, is_whole = begun(), 0, True
+        while is_whole and searched < len(records) and not await request.is_disconnected():
+            batch = [(each, views.schema(each)) for each in records[searched : searched + BATCH]]
+            is_whole = await aside(go_on, progress, wanted, batch)
+            searched += len(batch)
+        oldest = progress.last if not is_whole else held[-1] if held else None
+        return JSONResponse(
+            {
+                "ids": progress.ids,
+                "at": at,
+                "oldest": None if oldest is None else views.row(oldest)["timestamp"],
+                "isWhole": is_whole,
+            }
+        )
 
     async def stream(_: Request) -> Response:
         try:
@@ -125,6 +140,7 @@ def inspector(
                 "kept": len(ring),
                 "keptBytes": ring.size_bytes,
                 "evicted": ring.evicted,
+                "olderHeld": ring.older,
                 "live": capture.recorder.live,
                 "watching": len(feed),
                 "dropped": {
@@ -198,16 +214,6 @@ async def _events(subscriber: Subscriber, views: Views) -> AsyncIterator[bytes]:
             rows = [views.row(each) for each in batch.records]
             document = json.dumps({"calls": rows, "leftOut": batch.left_out}, separators=(",", ":"))
             yield f"event: calls\ndata: {document}\n\n".encode()
-
-
-def _matches(views: Views, record: Record, schema: Schema | None, wanted: Mapping[str, str]) -> bool:
-    if metadata := wanted["metadata"]:
-        headers = (*record.headers, *record.response_headers, *(record.ended.trailers if record.ended else ()))
-        lines = (f"{name.decode('latin-1')}: {value.decode('utf-8', 'replace')}" for name, value in headers)
-        if not any(metadata in line.casefold() for line in lines):
-            return False
-    body = wanted["body"]
-    return not body or body in json.dumps(views.texts(record, schema), ensure_ascii=False).casefold()
 
 
 def _line(record: Record, schema: Schema | None) -> bytes:

@@ -95,10 +95,6 @@ class Views:
             }
         return detail
 
-    def texts(self, record: Record, schema: Schema | None) -> list[Any]:
-        """Its messages as they are shown, for those who search in them; as slow as `detail`."""
-        return [message.get("json", message.get("fields")) for message in self.detail(record, schema)["messages"]]
-
     def _kind(self, record: Record) -> StreamKind:
         schema = None if record.schema is None else self._schemas.by_hash(record.schema)
         return declared_kind(record, schema)

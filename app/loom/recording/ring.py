@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from app.loom.recording.record import BASE_BYTES, Record
 
 MAX_RECORDS: Final = 500
 MAX_BYTES: Final = 64 << 20
+MAX_OLDER: Final = 9_500
+"""Records that have gone from the list and are still looked through, as far as the bytes allow."""
 
 
 class Ring:
     """At most so many records and bytes, by estimate; the oldest goes first, those that have ended before others.
 
-    Where live calls alone fill it, the oldest of them lose their messages.
+    Where live calls alone fill it, the oldest of them lose their messages. What goes because there are too many is not
+    listed any more, but held, to be searched and looked at, for as long as there is room for its bytes.
     """
 
     def __init__(self, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._records: OrderedDict[str, Record] = OrderedDict()
+        self._older: OrderedDict[str, Record] = OrderedDict()
         self._bytes = 0
         self.evicted = 0
-        """Records that had to go."""
+        """Records that had to go from the list."""
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
     def size_bytes(self) -> int:
+        """Of all that is held."""
         return self._bytes
 
+    @property
+    def older(self) -> int:
+        """Records that are held, and not listed."""
+        return len(self._older)
+
     def get(self, record_id: str) -> Record | None:
-        return self._records.get(record_id)
+        return self._records.get(record_id) or self._older.get(record_id)
 
     def newest_first(self) -> list[Record]:
         return list(reversed(self._records.values()))
+
+    def held(self) -> Iterator[Record]:
+        """All, listed or not, the newest first. To be used up before anything changes."""
+        return chain(reversed(self._records.values()), reversed(self._older.values()))
 
     def restore(self, records: Iterable[Record]) -> None:
         """Earlier ones, oldest first, such as a session file's."""
@@ -62,18 +77,31 @@ class Ring:
         """Forget those that have ended."""
         for record in [each for each in self._records.values() if not each.is_live]:
             self._remove(record)
+        while self._older:
+            self._forget_oldest()
 
     def _make_room(self) -> None:
-        while len(self._records) > self._max_records or self._bytes > self._max_bytes:
+        while len(self._records) > self._max_records:
+            ended = self._oldest_ended()
+            if ended is None:
+                self._remove(next(iter(self._records.values())))
+            else:
+                del self._records[ended.id]
+                self._older[ended.id] = ended
+            self.evicted += 1
+        while self._older and (len(self._older) > MAX_OLDER or self._bytes > self._max_bytes):
+            self._forget_oldest()
+        while self._bytes > self._max_bytes:
             ended = self._oldest_ended()
             if ended is not None:
                 self._remove(ended)
                 self.evicted += 1
-            elif len(self._records) > self._max_records:
-                self._remove(next(iter(self._records.values())))
-                self.evicted += 1
             elif not self._strip():
                 return
+
+    def _forget_oldest(self) -> None:
+        _, gone = self._older.popitem(last=False)
+        self._bytes -= gone.size_bytes
 
     def _oldest_ended(self) -> Record | None:
         for record in self._records.values():

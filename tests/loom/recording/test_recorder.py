@@ -88,6 +88,25 @@ def test_the_ring_keeps_the_newest_by_count_and_by_bytes_and_counts_what_went() 
     assert len(recorder.ring) == 1  # the live one
 
 
+def test_what_is_not_listed_any_more_is_held_within_the_same_bytes_and_goes_first() -> None:
+    recorder = Recorder(Ring(max_records=2, max_bytes=20 * BASE_BYTES))
+    for call in range(6):
+        played(unary(call), recorder)
+    ring = recorder.ring
+    assert [record.id.rpartition("-")[2] for record in ring.held()] == ["5", "4", "3", "2", "1", "0"]
+    oldest = list(ring.held())[-1]
+    assert ring.get(oldest.id) is oldest
+    assert ring.size_bytes == sum(record.size_bytes for record in ring.held())
+    played([started(9), request(9, b"x" * 12 * BASE_BYTES)], recorder)
+    assert ring.size_bytes <= 20 * BASE_BYTES
+    assert len(ring) == 2
+    assert ring.get(oldest.id) is None
+    assert 0 < ring.older < 5
+    ring.clear()
+    assert (len(ring), ring.older) == (1, 0)
+    assert ring.size_bytes == ring.newest_first()[0].size_bytes
+
+
 def test_live_calls_alone_cannot_fill_the_memory() -> None:
     recorder = Recorder(Ring(max_records=3, max_bytes=20_000))
     for call in range(6):

@@ -2,19 +2,20 @@
 
 import { ask, byId } from "./dom.js";
 import { Detail } from "./detail.js";
-import { isRemote, parse, predicate } from "./filter.js";
+import { isRemote, isSearched, nameOf, parse, predicate } from "./filter.js";
 import { List } from "./list.js";
 import { showMethods, showState } from "./pages.js";
 import { MAX_ROWS, Rows } from "./rows.js";
 
 const REFRESH_MS = 1000;
 const rows = new Rows();
-const found = new Map(); // `body:…` and `metadata:…` to the ids that Loom has found
+const found = new Map(); // `body:…` and `metadata:…` to what Loom has found: see filter.js
 let terms = [];
 let leftOut = 0;
 let isIncomplete = false;
 let isDue = false;
 let isSearching = false;
+let asking = new AbortController();
 
 const pressed = (id, is) => byId(id).setAttribute("aria-pressed", is);
 const tell = (text) => { byId("told").textContent = text; };
@@ -44,9 +45,20 @@ function filterRows() {
   list.show(shown);
   tell([
     `${shown.length} of ${rows.size} calls`,
+    searchedOf(),
     rows.isPaused ? `paused, ${rows.waiting} wait` : "",
     leftOut ? `${leftOut} changes came too fast to be told` : "",
   ].filter(Boolean).join("; "));
+}
+
+// Where not all could be looked through.
+function searchedOf() {
+  const remote = terms.filter(isRemote);
+  if (!remote.length) return "";
+  const about = remote.map((term) => found.get(nameOf(term)));
+  if (about.includes(undefined)) return "searching …";
+  const searched = [...rows.values()].filter((row) => about.every((each) => isSearched(row, each))).length;
+  return searched < rows.size ? `messages and metadata were looked through of the newest ${searched}: Loom holds no more` : "";
 }
 
 function refuse(error) {
@@ -63,25 +75,31 @@ function filterChanged() {
     return refuse(error);
   }
   byId("filter").removeAttribute("aria-invalid");
+  asking.abort(); // what was looked for is not wanted any more
+  asking = new AbortController();
   filterRows();
   search();
 }
 
-// Messages and metadata are with Loom: it is asked, one question at a time.
+// Messages and metadata are with Loom: it is asked, one question at a time, and then of what has changed since.
 async function search() {
   const wanted = terms.filter(isRemote);
-  const names = wanted.map((term) => `${term.key}:${term.value}`);
+  const names = wanted.map(nameOf);
   for (const name of found.keys()) if (!names.includes(name)) found.delete(name);
   if (!wanted.length || isSearching) return;
   isSearching = true;
   const asked = terms;
   try {
-    for (const { key, value } of wanted) {
-      const { ids } = await ask(`/api/search?${key}=${encodeURIComponent(value)}`);
-      found.set(`${key}:${value}`, new Set(ids));
+    for (const term of wanted) {
+      const before = found.get(nameOf(term));
+      const since = before ? `&since=${before.at - 1}` : "";
+      const path = `/api/search?${term.key}=${encodeURIComponent(term.value)}${since}`;
+      const { ids, at, oldest } = await ask(path, { signal: asking.signal });
+      const known = [...(before?.ids ?? [])].filter((id) => rows.get(id));
+      found.set(nameOf(term), { ids: new Set([...known, ...ids]), at, oldest: before?.oldest ?? oldest });
     }
   } catch (error) {
-    tell(error.message);
+    if (error.name !== "AbortError") tell(error.message);
   }
   isSearching = false;
   if (asked === terms) filterRows();

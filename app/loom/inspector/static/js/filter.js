@@ -27,21 +27,23 @@ export function parse(text) {
 }
 
 export const isRemote = (term) => REMOTE.has(term.key);
+export const nameOf = ({ key, value }) => `${key}:${value}`;
+export const isSearched = (row, about) => about !== undefined && about.oldest !== null && row.timestamp >= about.oldest;
 
-// A function of a row. `found` maps `key:value` of what Loom searches itself to the ids that it found.
+// A function of a row. `found` maps `key:value` of what Loom searches itself to the `ids` that it found, and to the time
+// of the `oldest` call that it looked through: of those before nothing is known, and they are not shown.
 export function predicate(terms, found) {
   const tests = terms.map((term) => {
     const test = one(term, found);
-    return term.isNot ? (row) => !test(row) : test;
+    const is = term.isNot ? (row) => !test(row) : test;
+    return isRemote(term) ? (row) => isSearched(row, found.get(nameOf(term))) && is(row) : is;
   });
   return (row) => tests.every((test) => test(row));
 }
 
-function one({ key, value }, found) {
-  if (isRemote({ key })) {
-    const ids = found.get(`${key}:${value}`);
-    return (row) => ids?.has(row.id) ?? false;
-  }
+function one(term, found) {
+  const { key, value } = term;
+  if (isRemote(term)) return (row) => found.get(nameOf(term))?.ids.has(row.id) ?? false;
   if (key === "ms") {
     const match = /^([<>]?)([0-9.]+)$/.exec(value);
     if (!match) throw new Error("ms: takes a number of milliseconds after > or <, as in ms:>100");
