@@ -7,13 +7,14 @@ import contextlib
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from app.concurrency.breaker import CircuitBreaker
 from app.loom.capture import Capture, CaptureConfig, CountedAndRecorded, capturing
@@ -80,10 +81,17 @@ class Loom:
 
     listen: HostPort
     ui: HostPort
-    capture: Capture
     mutations: Mutations
-    token: str | None = None
+    token: str | None
     """What the inspector asks for, where it listens off loopback."""
+    _capture: Capture
+    _catch_up: Callable[[], None]
+
+    @property
+    def capture(self) -> Capture:
+        """With all that has passed until now."""
+        self._catch_up()
+        return self._capture
 
     @property
     def link(self) -> str:
@@ -148,10 +156,15 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             state=state,
             reload=mutations.reload,
         )
+
+        async def up_to_date(scope: Scope, receive: Receive, send: Send) -> None:
+            proxy.catch_up()  # whoever has seen a call's answer finds it here
+            await page(scope, receive, send)
+
         token = None if config.is_ui_open or is_loopback(str(config.ui)) else secrets.token_urlsafe(24)
         server = _Server(
             uvicorn.Config(
-                Guard(page, token=token),
+                Guard(up_to_date, token=token),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -165,7 +178,7 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by this attribute only
                 await asyncio.sleep(0.005)
             ui = HostPort(config.ui.host, listener.getsockname()[1])
-            yield Loom(listen, ui, capture, mutations, token)
+            yield Loom(listen, ui, mutations, token, capture, proxy.catch_up)
         finally:
             health.is_stopping = True
             await proxy.stop(config.stop_s)

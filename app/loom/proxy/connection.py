@@ -17,6 +17,7 @@ from app.concurrency.clock import monotonic
 from app.concurrency.tasks import TaskSet
 from app.loom.call import Ending, Headers
 from app.loom.proxy.answer import unavailable
+from app.loom.proxy.backlog import Backlog
 from app.loom.proxy.events import Culprit, ProxyEvents, Refusal
 from app.loom.proxy.framing import PREFACE
 from app.loom.proxy.http2 import GOAWAY
@@ -62,6 +63,7 @@ class Connection:
         events: ProxyEvents,
         limits: Limits,
         tasks: TaskSet,
+        backlog: Backlog,
         *,
         make_relay: Callable[[int, str, Callable[[], None]], Relay],
         make_lane: MakeLane,
@@ -79,6 +81,7 @@ class Connection:
         self._events = events
         self._limits = limits
         self._tasks = tasks
+        self._backlog = backlog
         self._make_relay = make_relay
         self._make_lane = make_lane
         self._is_interception_wanted = is_interception_wanted
@@ -100,6 +103,7 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Whether it can be closed without cutting a call short, as far as was seen."""
+        self._backlog.read()
         relay = self._relay
         return relay is None or (relay.saw_all and not relay.live)
 
@@ -157,10 +161,11 @@ class Connection:
 
     def ask_to_go(self) -> None:
         """GOAWAY to the client: it opens new streams on a new connection, and finishes what it has."""
-        backend, relay = self._backend, self._relay
         if self._lane is not None:
             self._lane.ask_to_go()
             return
+        self._backlog.read()
+        backend, relay = self._backend, self._relay
         if backend is None or relay is None or relay.backend_goaway is not None or self._is_asked:
             return  # the backend's own GOAWAY has asked already, and none may allow more than the one before
         self._is_asked = True
@@ -269,8 +274,8 @@ class Connection:
         if self._is_interception_wanted():
             self._intercept(backend, relay)
         else:
-            self.client.join(backend, relay)
-            backend.join(self.client, relay)
+            self.client.join(backend, relay, self._backlog)
+            backend.join(self.client, relay, self._backlog)
         greeting, self._greeting = self._greeting, b""
         self.client.data_received(greeting)
         if backend.is_finished:
@@ -282,6 +287,7 @@ class Connection:
         if backend is None or relay is None:
             self._finished_alone()
             return
+        self._backlog.read()
         if self._live_at_end is None:
             self._live_at_end = relay.live if lane is None else lane.undecided
             self._ending = self._ending or (Ending.BACKEND_LOST if leg is backend else Ending.CLIENT_LOST)

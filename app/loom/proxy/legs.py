@@ -7,8 +7,10 @@ import contextlib
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
+from app.loom.proxy.backlog import Backlog
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Relay
 
@@ -99,10 +101,10 @@ class ClientLeg(Leg):
         super().connection_made(transport)
         self._on_accepted()
 
-    def join(self, backend: Leg, relay: Relay) -> None:
-        """From now on bytes go to the backend."""
+    def join(self, backend: Leg, relay: Relay, backlog: Backlog) -> None:
+        """From now on bytes go to the backend, and into the backlog for the relay to read."""
         self.other = backend
-        self._receive, self._read = backend.transport.write, relay.client_bytes
+        self._receive, self._read = backend.transport.write, partial(backlog.add, relay.client_bytes)
 
     def intercept(self, backend: Leg | None, receive: Callable[[bytes], None]) -> None:
         """From now on bytes go to the intercept lane."""
@@ -129,13 +131,14 @@ class BackendLeg(Leg):
         self._write: Callable[[bytes], None] = self._keep
         self._read: Callable[[bytes], None] | None = None
         self._relay: Relay | None = None
+        self._backlog: Backlog | None = None
         self._put_in = b""
 
-    def join(self, client: Leg, relay: Relay) -> None:
-        """From now on bytes go to the client."""
+    def join(self, client: Leg, relay: Relay, backlog: Backlog) -> None:
+        """From now on bytes go to the client, and into the backlog for the relay to read."""
         self.other = client
-        self._relay = relay
-        self._write, self._read = client.transport.write, relay.backend_bytes
+        self._relay, self._backlog = relay, backlog
+        self._write, self._read = client.transport.write, partial(backlog.add, relay.backend_bytes)
         if self.early:
             self.data_received(bytes(self.early))
             self.early.clear()
@@ -157,7 +160,10 @@ class BackendLeg(Leg):
 
         One between HEADERS and CONTINUATION breaks the connection (RFC 9113, section 4.3).
         """
-        if self._relay is not None and self._read is not None and self.other is not None and not self.other.is_told_end:
+        if self._relay is None or self._backlog is None or self._read is None:
+            return  # not joined to a client, or no longer
+        if self.other is not None and not self.other.is_told_end:
+            self._backlog.read()
             if self._relay.is_greeted and self._relay.at_boundary:
                 self._write(frame)
             else:
@@ -173,7 +179,9 @@ class BackendLeg(Leg):
 
     def _put_into(self, data: bytes) -> None:
         assert self._relay is not None  # noqa: S101 - there is nothing to put in before
+        assert self._backlog is not None  # noqa: S101 - the same
         frame = self._put_in
+        self._backlog.read()
         self._relay.backend_bytes(data)
         boundary = self._relay.boundary
         if boundary is None:

@@ -155,27 +155,27 @@ class Relay:
         """Whether a frame to the client may be put in after the backend's last bytes."""
         return self._backend.at_boundary
 
-    def client_bytes(self, data: bytes) -> None:
-        """Bytes from the client have passed."""
+    def client_bytes(self, data: bytes, at: float | None = None) -> None:
+        """Bytes from the client have passed, `at` that time or now."""
         frames = self._client.feed(data)
         if frames and not self.is_blinded:
-            self._read(frames, self._client_frame)
+            self._read(frames, self._client_frame, at)
 
-    def backend_bytes(self, data: bytes) -> None:
-        """Bytes from the backend have passed."""
+    def backend_bytes(self, data: bytes, at: float | None = None) -> None:
+        """Bytes from the backend have passed, `at` that time or now."""
         frames = self._backend.feed(data)
         if not self.is_greeted:
             self.is_greeted = self._backend.boundary is not None
         if frames and not self.is_blinded:
-            self._read(frames, self._backend_frame)
+            self._read(frames, self._backend_frame, at)
 
     def end(self, ending: Ending, why: str = "") -> None:
         """The connection is over, and with it every live call: lost on one side, or ended by Loom, which says why."""
         status = Status.CANCELLED if ending is Ending.CLIENT_LOST else Status.UNAVAILABLE
         self._end_all(ending, status, why)
 
-    def _read(self, frames: list[Frame], read: Callable[[Frame, float], None]) -> None:
-        at = self._clock()
+    def _read(self, frames: list[Frame], read: Callable[[Frame, float], None], passed_at: float | None) -> None:
+        at = self._clock() if passed_at is None else passed_at
         try:
             for frame in frames:
                 read(frame, at)
@@ -286,7 +286,7 @@ class Relay:
             Started(
                 call.number,
                 at,
-                self._wall(),
+                self._wall() - (self._clock() - at),
                 connection,
                 stream,
                 peer,

@@ -13,6 +13,7 @@ from typing import Final
 from app.concurrency.breaker import CircuitBreaker
 from app.concurrency.tasks import TaskSet
 from app.loom.call import Ending, Headers
+from app.loom.proxy.backlog import Backlog
 from app.loom.proxy.connection import Connection
 from app.loom.proxy.encrypted import EncryptedServer
 from app.loom.proxy.events import ProxyEvents
@@ -57,6 +58,7 @@ class Proxy:
         self._events = events
         self._limits = limits or Limits()
         self._budget = Budget(self._limits.messages_bytes)
+        self._backlog = Backlog()
         self._calls = itertools.count(1)
         self._numbers = itertools.count(1)
         self._connections: set[Connection] = set()
@@ -81,6 +83,10 @@ class Proxy:
         self._server = await loop.create_server(self._make_leg, host, port, backlog=BACKLOG)
         listening: int = self._server.sockets[0].getsockname()[1]
         return listening
+
+    def catch_up(self) -> None:
+        """Tell `events` of all that has passed until now; else that takes up to `backlog.DELAY_S`."""
+        self._backlog.read()
 
     def switch_lanes(self) -> None:
         """Interception is wanted now, or no longer: connections that are in the other lane are asked to go."""
@@ -132,6 +138,7 @@ class Proxy:
             self._events,
             self._limits,
             self._dials,
+            self._backlog,
             make_relay=self._relay,
             make_lane=self._lane,
             is_interception_wanted=self._is_interception_wanted,
