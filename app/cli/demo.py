@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 
 from app.cli.failure import CommandError
+from app.cli.first_calls import first_calls
 from app.cli.serve import settings_or_fail
 from app.cli.signals import terminated_as_interrupted
 from app.cli.stack import APP_ROLE, LOADTEST_ROLE, UNPROTECTED_ROLE, announced, app_environment, loom_before
@@ -80,6 +81,7 @@ def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
             problems = [f"{log.mode}: {complaint}" for log in runs for complaint in complaints(log)]
             if not once and not problems:
                 with _loom(replica, logs) as loom, announced(stack, replica, loom, APP_ROLE) as said:
+                    first_calls(loom.target)
                     show_addresses(console, said)
                     console.print("The protected app stays up, Loom in front of it; Ctrl-C ends it all.")
                     stay_up(console, replica, loom)

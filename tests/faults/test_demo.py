@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import grpc
 import httpx
 import pytest
 
+from app.cli.first_calls import HERD
 from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from tests.faults.conftest import Run
@@ -91,7 +93,11 @@ async def test_when_the_figures_are_printed_it_stays_up_with_loom_in_front_of_th
         stub = TemplateServiceStub(channel)  # type: ignore[no-untyped-call]
         assert (await stub.GetTemplateDetails(GetTemplateDetailsRequest(id=2), timeout=5)).template.id == 2
     async with httpx.AsyncClient(base_url=said["loom_url"], timeout=5) as client:
-        assert "/template.v1.TemplateService/GetTemplateDetails" in (await client.get("/api/calls")).text
+        rows = (await client.get("/api/calls")).json()["calls"]
+    assert rows[0]["method"] == "/template.v1.TemplateService/GetTemplateDetails"
+    found = Counter(row["statusName"] for row in rows[1:])  # those that it made itself
+    assert (found["OK"], found["NOT_FOUND"], found["CANCELLED"]) == (HERD + 1, 1, 1)
+    assert max(row["duplicates"]["calls"] for row in rows if "duplicates" in row) > 1
     command.interrupt()
     await until(lambda: not command.is_running, "it ends", 15)
     assert command.process.returncode == 0
