@@ -263,6 +263,28 @@ async def test_a_caller_can_be_read_by_pointer_by_keys_and_in_a_table(chromium: 
         await expect(rows.filter(has_text="Left: loaded")).to_contain_text("1 caller")
 
 
+async def test_a_picture_that_somebody_reads_stays_until_he_leaves_it(chromium: Browser) -> None:
+    server = PageServer()
+    async with looking(chromium, server) as page:
+        server.send("stampede", stampede(callers=20))
+        await page.get_by_text("As a table").click()
+        await page.mouse.move(0, 0)
+        await page.get_by_role("slider").focus()
+        await page.keyboard.press("End")
+        server.send("stampede", stampede(callers=30))
+        await expect(page.locator("#held")).to_be_visible()
+        await expect(page.locator(".detail")).to_contain_text("Caller 20")
+        await page.get_by_role("link", name="API").focus()
+        await expect(page.locator(".lane")).to_have_count(30)
+        await expect(page.locator("#held")).to_be_hidden()
+        await expect(page.locator(".stampede table")).to_be_visible()
+        await page.get_by_role("slider").hover()
+        server.send("stampede", stampede(callers=40))
+        await expect(page.locator("#held")).to_be_visible()
+        await page.mouse.move(0, 0)
+        await expect(page.locator(".lane")).to_have_count(40)
+
+
 async def test_of_many_callers_two_hundred_are_shown_and_the_page_says_so(chromium: Browser) -> None:
     server = PageServer()
     async with looking(chromium, server) as page:

@@ -7,7 +7,7 @@ import { NONE, aSecond, digits, milliseconds, number, percent, times } from "./n
 const FIGURES = [
   { title: "Requests", note: "a second", of: (now) => aSecond(now.requests_s) },
   { title: "Database loads", note: "a second", of: (now) => aSecond(now.loads_s), beside: (now) => `least possible ${digits(now.least_loads_s)}` },
-  { title: "Stampede factor", note: "loads for each needed, over 60 s", of: (now) => times(now.stampede_factor) },
+  { title: "Stampede factor", note: "loads ÷ least, over 60 s", of: (now) => times(now.stampede_factor) },
   { title: "Hits", note: "without the database", of: (now) => percent(hits(now)) },
   { title: "Latency", note: "95th percentile", of: (now) => milliseconds(now.p95_ms), beside: (now) => `p50 ${milliseconds(now.p50_ms)}, p99 ${milliseconds(now.p99_ms)}` },
   { title: "In flight", note: "requests now", of: (now) => digits(now.in_flight) },

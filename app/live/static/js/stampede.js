@@ -13,6 +13,7 @@ const ENDS = {
   failed: "left with an error",
   left: "went away",
 };
+const MAX_APPS = 4;
 const MAX_LANES = 200;
 const MAX_WAITS = 20;
 const HEIGHT = 300;
@@ -23,22 +24,43 @@ export class Stampedes {
   #container = byId("stampedes");
   #own = byId("own-scale");
   #apps = {};
+  #pointed = false;
+  #waits = false;
 
+  // Under load there is a new stampede each second: while somebody reads one, by pointer or by keys, it stays.
   constructor() {
     this.#own.addEventListener("change", () => this.#draw());
+    this.#container.addEventListener("pointerenter", (event) => (this.#pointed = event.pointerType === "mouse"));
+    this.#container.addEventListener("pointerleave", () => {
+      this.#pointed = false;
+      this.#left();
+    });
+    this.#container.addEventListener("focusout", () => setTimeout(() => this.#left()));
   }
 
   add(stampede) {
     if (!Array.isArray(stampede?.lanes)) return;
-    this.#told.set(String(stampede.app), stampede);
-    this.#draw();
+    const app = String(stampede.app);
+    if (!this.#told.has(app) && this.#told.size === MAX_APPS) return;
+    this.#told.set(app, stampede);
+    this.#drawUnlessRead();
   }
 
   // The apps as last sampled, for their names.
   name(apps) {
     const before = JSON.stringify(Object.keys(this.#apps));
     this.#apps = apps;
-    if (this.#told.size > 0 && before !== JSON.stringify(Object.keys(apps))) this.#draw();
+    if (this.#told.size > 0 && before !== JSON.stringify(Object.keys(apps))) this.#drawUnlessRead();
+  }
+
+  #drawUnlessRead() {
+    this.#waits = this.#pointed || this.#container.contains(document.activeElement);
+    byId("held").hidden = !this.#waits;
+    if (!this.#waits) this.#draw();
+  }
+
+  #left() {
+    if (this.#waits) this.#drawUnlessRead();
   }
 
   #draw() {
@@ -48,9 +70,10 @@ export class Stampedes {
     showKey(shown.flatMap(({ lanes }) => lanes));
     this.#own.parentElement.hidden = shown.length < 2;
     write(byId("compared"), compared(shown));
+    const open = new Set([...this.#container.querySelectorAll("[data-app]:has(details[open])")].map((figure) => figure.dataset.app));
     this.#container.replaceChildren(...shown.map((stampede) => {
       const span = this.#own.checked ? length(stampede) : longest;
-      return panel(stampede, label(stampede.app, { ...this.#apps, [stampede.app]: { mode: stampede.mode } }), span);
+      return panel(stampede, label(stampede.app, { ...this.#apps, [stampede.app]: { mode: stampede.mode } }), span, open.has(stampede.app));
     }));
   }
 }
@@ -73,7 +96,7 @@ function compared(shown) {
     + `all answered after ${milliseconds(plain.took_ms)} and ${milliseconds(cure.took_ms)}.`;
 }
 
-function panel(stampede, name, span) {
+function panel(stampede, name, span, open) {
   const lanes = stampede.lanes.slice(0, MAX_LANES);
   const detail = make("output", { class: "detail" }, "Point at a lane, or press the arrow keys on the picture, to read of one caller.");
   const partly = lanes.length < stampede.callers ? `, ${lanes.length} of them shown` : "";
@@ -87,7 +110,7 @@ function panel(stampede, name, span) {
     picture(lanes, name, span, detail),
     axis(span),
     detail,
-    make("details", {}, make("summary", {}, "As a table"), summary(stampede, lanes)),
+    make("details", { open: open ? "" : null }, make("summary", {}, "As a table"), summary(stampede, lanes)),
   );
 }
 
