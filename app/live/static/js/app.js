@@ -39,28 +39,35 @@ function mark(told) {
   listMarks(byId("marks"), marks.list);
 }
 
-follow("/events", {
-  hello: (hello) => {
-    write(byId("version"), `${hello.version}`);
-    controls.offer(hello.controls ?? null);
-    showLinks(hello);
+follow(
+  "/events",
+  {
+    hello: (hello) => {
+      write(byId("version"), `${hello.version}`);
+      controls.offer(hello.controls ?? null);
+      showLinks(hello);
+    },
+    history: (history) => {
+      for (const sample of history.samples ?? []) samples.add(sample);
+      for (const told of history.marks ?? []) mark(told);
+      if (samples.latest) show();
+    },
+    sample: (sample) => {
+      if (sample.at < samples.at.at(-1) - CLOCK_STEP_S) samples.forget();
+      if (samples.add(sample)) show();
+    },
+    mark: (told) => {
+      mark(told);
+      charts.update();
+    },
+    stampede: (stampede) => stampedes.add(stampede),
   },
-  history: (history) => {
-    for (const sample of history.samples ?? []) samples.add(sample);
-    for (const told of history.marks ?? []) mark(told);
-    if (samples.latest) show();
+  (state) => {
+    const since = clock(Date.now() / 1_000);
+    write(
+      byId("connection"),
+      { connecting: "connecting …", live: "live", lost: `connection lost at ${since}; trying again` }[state],
+    );
+    document.documentElement.dataset.connection = state;
   },
-  sample: (sample) => {
-    if (sample.at < samples.at.at(-1) - CLOCK_STEP_S) samples.forget();
-    if (samples.add(sample)) show();
-  },
-  mark: (told) => {
-    mark(told);
-    charts.update();
-  },
-  stampede: (stampede) => stampedes.add(stampede),
-}, (state) => {
-  const since = clock(Date.now() / 1_000);
-  write(byId("connection"), { connecting: "connecting …", live: "live", lost: `connection lost at ${since}; trying again` }[state]);
-  document.documentElement.dataset.connection = state;
-});
+);

@@ -11,6 +11,8 @@ import { WINDOW_S } from "./samples.js";
 
 const HEIGHT = 190;
 const FONT = "11px system-ui, sans-serif";
+const LEAST_S = 60; // a page that has just been opened shows less than the window
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 const DASHES = [[], [6, 4], [2, 3], [10, 3, 2, 3]];
 
 export class Chart {
@@ -28,14 +30,22 @@ export class Chart {
   constructor(definition, apps, samples, container) {
     this.#samples = samples;
     this.#unit = definition.unit;
-    this.#lines = apps.flatMap((app) => definition.lines.map((line, nth) => ({ ...line, app: app.name, dash: DASHES[nth] })));
+    this.#lines = apps.flatMap((app) =>
+      definition.lines.map((line, nth) => ({ ...line, app: app.name, dash: DASHES[nth] })),
+    );
     this.#keys = make("ul", { class: "keys" }, ...apps.map((app) => this.#row(app, definition.lines)));
     this.#empty = make("p", { class: "empty" }, definition.empty);
     this.#time = make("span", { class: "under" });
     const plot = make("div", { class: "plot" });
     this.element = make(
       "figure",
-      { class: "chart", id: `chart-${definition.id}`, tabindex: "0", onkeydown: (event) => this.#walk(event), onblur: () => this.#leave() },
+      {
+        class: "chart",
+        id: `chart-${definition.id}`,
+        tabindex: "0",
+        onkeydown: (event) => this.#walk(event),
+        onblur: () => this.#leave(),
+      },
       make("figcaption", {}, make("h3", {}, definition.title), this.#time),
       this.#keys,
       plot,
@@ -55,7 +65,9 @@ export class Chart {
     this.#plot.setData(this.#data());
     this.#layer.draw(this.#plot, marks);
     this.#show(this.#plot.cursor.idx ?? null);
-    this.#empty.hidden = this.#lines.some(({ app, field }) => this.#samples.column(app, field).some((value) => value !== null));
+    this.#empty.hidden = this.#lines.some(({ app, field }) =>
+      this.#samples.column(app, field).some((value) => value !== null),
+    );
   }
 
   // After the colours have changed.
@@ -77,7 +89,11 @@ export class Chart {
       const value = make("b");
       this.#values.push(value);
       const dash = DASHES[nth].join(" ");
-      const swatch = draw("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, draw("path", { d: "M0 4h22", "stroke-dasharray": dash }));
+      const swatch = draw(
+        "svg",
+        { viewBox: "0 0 22 8", "aria-hidden": "true" },
+        draw("path", { d: "M0 4h22", "stroke-dasharray": dash }),
+      );
       return make("span", { class: "key" }, swatch, line.name ? `${line.name} ` : "", value);
     });
     return make("li", { class: `c-${color(app.name)}` }, make("span", { class: "app" }, app.label), ...keys);
@@ -85,7 +101,9 @@ export class Chart {
 
   #show(index) {
     const at = index ?? this.#samples.at.length - 1;
-    this.#lines.forEach(({ app, field }, nth) => write(this.#values[nth], this.#unit(this.#samples.column(app, field)[at])));
+    this.#lines.forEach(({ app, field }, nth) =>
+      write(this.#values[nth], this.#unit(this.#samples.column(app, field)[at])),
+    );
     write(this.#time, index === null ? "" : clock(this.#samples.at[index]));
   }
 
@@ -105,7 +123,10 @@ export class Chart {
   #options(definition, width) {
     const axis = (rest) => ({ stroke: () => paint("muted"), font: FONT, ticks: { show: false }, ...rest });
     const grid = { stroke: () => paint("grid"), width: 1 };
-    const tens = { ...grid, filter: (_, ticks) => ticks.map((tick) => (Number.isInteger(Math.log10(tick)) ? tick : null)) };
+    const tens = {
+      ...grid,
+      filter: (_, ticks) => ticks.map((tick) => (Number.isInteger(Math.log10(tick)) ? tick : null)),
+    };
     return {
       width,
       height: HEIGHT,
@@ -114,11 +135,25 @@ export class Chart {
       cursor: { sync: { key: "live" }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: {
         x: { range: () => this.#span() },
-        y: definition.log ? { distr: 3, range: (_, low, high) => decades(low, high) } : { range: (_, low, high) => [0, ceiling(high)] },
+        y: definition.log
+          ? { distr: 3, range: (_, low, high) => decades(low, high) }
+          : { range: (_, low, high) => [0, ceiling(high)] },
       },
       axes: [
-        axis({ grid, size: 26, incrs: [60], values: (_, times) => times.map((at) => clock(at).slice(0, 5)) }),
-        axis({ grid: definition.log ? tens : grid, size: 62, space: 28, values: (_, ticks) => ticks.map((tick) => (tick === null ? null : definition.unit(tick))) }),
+        axis({
+          grid,
+          size: 26,
+          space: 64,
+          incrs: [10, 30, 60],
+          values: (_, times, __, ___, step) => times.map((at) => clock(at).slice(0, step < 60 ? 8 : 5)),
+        }),
+        axis({
+          grid: definition.log ? tens : grid,
+          size: 62,
+          space: 28,
+          ...(definition.whole && { incrs: WHOLE }),
+          values: (_, ticks) => ticks.map((tick) => (tick === null ? null : definition.unit(tick))),
+        }),
       ],
       series: [{}, ...this.#lines.map(({ app, dash }) => line(() => paint(color(app)), dash))],
       hooks: { setCursor: [(plot) => this.#show(plot.cursor.idx ?? null)] },
@@ -127,12 +162,16 @@ export class Chart {
 
   #span() {
     const newest = this.#samples.at.at(-1) ?? Date.now() / 1_000;
-    return [newest - WINDOW_S, newest];
+    const age = newest - (this.#samples.at[0] ?? newest);
+    return [newest - Math.min(WINDOW_S, Math.max(LEAST_S, age)), newest];
   }
 }
 
 const line = (stroke, dash) => ({
-  stroke, dash, width: 1.75, points: { show: false, filter: alone, size: 4, width: 0, stroke, fill: stroke },
+  stroke,
+  dash,
+  width: 1.75,
+  points: { show: false, filter: alone, size: 4, width: 0, stroke, fill: stroke },
 });
 
 // A second between two gaps is no line: it is shown as a point.

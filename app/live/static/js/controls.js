@@ -29,7 +29,13 @@ export class Controls {
 
   // A mark says what somebody has done, here or in another window.
   follow(kind) {
-    const [what, state] = { redis_away: ["redis", "away"], redis_back: ["redis", "there"], postgres_slow: ["postgres", "slow"], postgres_normal: ["postgres", "normal"] }[kind] ?? [];
+    const [what, state] =
+      {
+        redis_away: ["redis", "away"],
+        redis_back: ["redis", "there"],
+        postgres_slow: ["postgres", "slow"],
+        postgres_normal: ["postgres", "normal"],
+      }[kind] ?? [];
     if (what) this.#press(what, state);
   }
 
@@ -43,37 +49,91 @@ export class Controls {
   #build(controls) {
     this.#toggles = {};
     this.#mode = null;
-    byId("no-controls").hidden = controls !== null;
+    document.documentElement.dataset.controls = controls === null ? "off" : "on";
     this.#section.hidden = controls === null;
     const can = new Set(controls?.actions);
-    const groups = controls === null ? [] : [this.#stampede(can, controls.max_callers), this.#template(can), this.#redis(can), this.#postgres(can), this.#modes(can, controls.modes)];
+    const groups =
+      controls === null
+        ? []
+        : [
+            this.#stampede(can, controls.max_callers),
+            this.#template(can),
+            this.#redis(can),
+            this.#postgres(can),
+            this.#modes(can, controls.modes),
+          ];
     this.#section.replaceChildren(...groups.filter(Boolean));
   }
 
   #stampede(can, most = 1_000) {
     if (!can.has("stampede")) return null;
     const callers = field("callers", "Callers", Math.min(200, most), LEAST_CALLERS, most);
-    return this.#group("Stampede on a cold key", [callers], [["Fire a stampede", "stampede", (form) => ({ callers: whole("Callers", LEAST_CALLERS, most)(form.elements.callers), id: null }), "primary"]], can);
+    return this.#group(
+      "Stampede on a cold key",
+      [callers],
+      [
+        [
+          "Fire a stampede",
+          "stampede",
+          (form) => ({ callers: whole("Callers", LEAST_CALLERS, most)(form.elements.callers), id: null }),
+          "primary",
+        ],
+      ],
+      can,
+    );
   }
 
   #template(can) {
     const id = (form) => ({ id: whole("Template", 1, MAX_ID)(form.elements.id) });
-    return this.#group("One template", [field("id", "Template", 1, 1, null)], [["Expire", "expire", id], ["Change", "change", id]], can);
+    return this.#group(
+      "One template",
+      [field("id", "Template", 1, 1, null)],
+      [
+        ["Expire", "expire", id],
+        ["Change", "change", id],
+      ],
+      can,
+    );
   }
 
   #redis(can) {
-    return this.#group("Redis", [], [["There", "redis_back", () => ({}), "redis:there"], ["Away", "redis_away", () => ({}), "redis:away"]], can);
+    return this.#group(
+      "Redis",
+      [],
+      [
+        ["There", "redis_back", () => ({}), "redis:there"],
+        ["Away", "redis_away", () => ({}), "redis:away"],
+      ],
+      can,
+    );
   }
 
   #postgres(can) {
     const ms = (form) => ({ ms: whole("Slower by", 1, 60_000)(form.elements.ms) });
-    return this.#group("PostgreSQL", [field("ms", "Slower by, ms", 500, 1, 60_000)], [["Normal", "postgres_normal", () => ({}), "postgres:normal"], ["Slow", "postgres_slow", ms, "postgres:slow"]], can);
+    return this.#group(
+      "PostgreSQL",
+      [field("ms", "Slower by, ms", 500, 1, 60_000)],
+      [
+        ["Normal", "postgres_normal", () => ({}), "postgres:normal"],
+        ["Slow", "postgres_slow", ms, "postgres:slow"],
+      ],
+      can,
+    );
   }
 
   #modes(can, modes = []) {
     if (!can.has("mode")) return null;
-    this.#mode = make("select", { name: "mode", "aria-label": "Mode" }, ...modes.map((mode) => make("option", { value: mode }, mode)));
-    return this.#group("Mode of the protected app", [this.#mode], [["Switch", "mode", (form) => ({ mode: form.elements.mode.value })]], can);
+    this.#mode = make(
+      "select",
+      { name: "mode", "aria-label": "Mode" },
+      ...modes.map((mode) => make("option", { value: mode }, mode)),
+    );
+    return this.#group(
+      "Mode of the protected app",
+      [this.#mode],
+      [["Switch", "mode", (form) => ({ mode: form.elements.mode.value })]],
+      can,
+    );
   }
 
   // `buttons`: [text, action, body of the form's fields, class or "what:state" of a toggle].
@@ -82,7 +142,15 @@ export class Controls {
     if (shown.length === 0) return null;
     const made = shown.map(([text, action, body, look = ""], nth) => {
       const [what, state] = look.split(":");
-      const button = make("button", { type: nth === 0 && fields.length > 0 ? "submit" : "button", "data-action": action, class: state ? null : look || null }, text);
+      const button = make(
+        "button",
+        {
+          type: nth === 0 && fields.length > 0 ? "submit" : "button",
+          "data-action": action,
+          class: state ? null : look || null,
+        },
+        text,
+      );
       if (state) {
         button.setAttribute("aria-pressed", "false");
         (this.#toggles[what] ??= {})[state] = button;
@@ -94,13 +162,19 @@ export class Controls {
       });
       return button;
     });
-    const form = make("form", { "aria-label": title, novalidate: "" }, make("h3", {}, title), make("div", { class: "row" }, ...fields, ...made));
+    const form = make(
+      "form",
+      { "aria-label": title, novalidate: "" },
+      make("h3", {}, title),
+      make("div", { class: "row" }, ...fields, ...made),
+    );
     form.addEventListener("submit", (event) => event.preventDefault());
     return form;
   }
 
   #press(what, state) {
-    for (const [name, button] of Object.entries(this.#toggles[what] ?? {})) button.setAttribute("aria-pressed", String(name === state));
+    for (const [name, button] of Object.entries(this.#toggles[what] ?? {}))
+      button.setAttribute("aria-pressed", String(name === state));
   }
 
   async #act(form, button, action, bodyOf) {
@@ -149,7 +223,11 @@ async function ask(action, body) {
     });
   } catch (error) {
     if (error.name === "TimeoutError") throw new Error(`no answer within ${DEADLINE_MS / 1_000} s`);
-    throw new Error(action === "mode" ? "the connection ended; the app starts anew, and its mode is shown once it is back" : "the app could not be reached");
+    throw new Error(
+      action === "mode"
+        ? "the connection ended; the app starts anew, and its mode is shown once it is back"
+        : "the app could not be reached",
+    );
   }
   const told = await answer.json().catch(() => ({}));
   if (answer.ok) return String(told.done ?? "done");

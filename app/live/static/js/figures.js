@@ -6,10 +6,20 @@ import { NONE, aSecond, digits, milliseconds, number, percent, times } from "./n
 
 const FIGURES = [
   { title: "Requests", note: "a second", of: (now) => aSecond(now.requests_s) },
-  { title: "Database loads", note: "a second", of: (now) => aSecond(now.loads_s), beside: (now) => `least possible ${digits(now.least_loads_s)}` },
+  {
+    title: "Database loads",
+    note: "a second",
+    of: (now) => aSecond(now.loads_s),
+    beside: (now) => `least possible ${digits(now.least_loads_s)}`,
+  },
   { title: "Stampede factor", note: "loads ÷ least, over 60 s", of: (now) => times(now.stampede_factor) },
   { title: "Hits", note: "without the database", of: (now) => percent(hits(now)) },
-  { title: "Latency", note: "95th percentile", of: (now) => milliseconds(now.p95_ms), beside: (now) => `p50 ${milliseconds(now.p50_ms)}, p99 ${milliseconds(now.p99_ms)}` },
+  {
+    title: "Latency",
+    note: "95th percentile",
+    of: (now) => milliseconds(now.p95_ms),
+    beside: (now) => `p50 ${milliseconds(now.p50_ms)}, p99 ${milliseconds(now.p99_ms)}`,
+  },
   { title: "In flight", note: "requests now", of: (now) => digits(now.in_flight) },
 ];
 
@@ -51,12 +61,19 @@ export class Figures {
         const { mode, replicas } = apps[app];
         const about = [mode, replicas > 1 ? `${replicas} replicas` : ""].filter(Boolean).join(", ");
         return make(
-          "div", { class: `line c-${color(app)}` },
+          "div",
+          { class: `line c-${color(app)}` },
           make("dt", {}, make("span", { class: "dot" }), label(app, apps), " ", make("span", { class: "mode" }, about)),
           make("dd", {}, value, beside),
         );
       });
-      return make("div", { class: "tile" }, make("h3", {}, figure.title), make("p", {}, figure.note), make("dl", {}, ...lines));
+      return make(
+        "div",
+        { class: "tile" },
+        make("h3", {}, figure.title),
+        make("p", {}, figure.note),
+        make("dl", {}, ...lines),
+      );
     });
     this.#container.replaceChildren(...tiles);
   }

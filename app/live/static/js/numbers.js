@@ -21,7 +21,8 @@ export function milliseconds(value) {
 
 export const aSecond = (value) => (number(value) === null ? NONE : `${digits(value)}/s`);
 export const times = (value) => (number(value) === null ? NONE : `${digits(value)}×`);
-export const percent = (value) => (number(value) === null ? NONE : `${Number((value * 100).toFixed(value > 0.99 && value < 1 ? 2 : 1))} %`);
+export const percent = (value) =>
+  number(value) === null ? NONE : `${Number((value * 100).toFixed(value > 0.99 && value < 1 ? 2 : 1))} %`;
 export const counted = (value, one, more = `${one}s`) => `${digits(value)} ${value === 1 ? one : more}`;
 
 // `at` in seconds since the epoch, as this browser's clock shows it.

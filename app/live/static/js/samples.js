@@ -8,7 +8,15 @@ const MAX_APPS = 4;
 const MAX_STEP_S = 2.5; // without a sample for longer, lines break
 
 const PLAIN = [
-  "requests_s", "loads_s", "least_loads_s", "shared_s", "in_flight", "p50_ms", "p95_ms", "p99_ms", "stampede_factor",
+  "requests_s",
+  "loads_s",
+  "least_loads_s",
+  "shared_s",
+  "in_flight",
+  "p50_ms",
+  "p95_ms",
+  "p99_ms",
+  "stampede_factor",
 ];
 const TIERS = ["l1", "l2", "origin", "stale"];
 
@@ -40,7 +48,10 @@ export class Samples {
       if (at - last > MAX_STEP_S) this.#row(last + MAX_STEP_S / 2, {});
     }
     this.#row(at, sample.apps);
-    this.latest = { at, apps: Object.fromEntries(Object.entries(sample.apps).filter(([app]) => this.#columns.has(app))) };
+    this.latest = {
+      at,
+      apps: Object.fromEntries(Object.entries(sample.apps).filter(([app]) => this.#columns.has(app))),
+    };
     this.#trim(at);
     return true;
   }

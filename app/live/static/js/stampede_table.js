@@ -19,14 +19,34 @@ export function summary(stampede, lanes) {
     ["From the first’s coming to the last’s leaving", milliseconds(stampede.took_ms), ""],
   ];
   for (const [on, name] of Object.entries(WAITS)) {
-    const spent = lanes.map((lane) => waited(lane, on)).filter((ms) => ms !== null).sort((one, other) => one - other);
-    if (spent.length > 0) rows.push([`Waited on: ${name}`, counted(spent.length, "caller"), `${milliseconds(spent[Math.floor(spent.length / 2)])} in the middle, ${milliseconds(spent.at(-1))} at most`]);
+    const spent = lanes
+      .map((lane) => waited(lane, on))
+      .filter((ms) => ms !== null)
+      .sort((one, other) => one - other);
+    if (spent.length > 0)
+      rows.push([
+        `Waited on: ${name}`,
+        counted(spent.length, "caller"),
+        `${milliseconds(spent[Math.floor(spent.length / 2)])} in the middle, ${milliseconds(spent.at(-1))} at most`,
+      ]);
   }
   for (const end of new Set(lanes.map((lane) => String(lane.end)))) {
     rows.push([`Left: ${end}`, counted(lanes.filter((lane) => String(lane.end) === end).length, "caller"), ""]);
   }
-  const note = lanes.length < stampede.callers ? `Waits and ends are of the ${digits(lanes.length)} callers shown.` : "";
-  return make("table", {}, make("caption", {}, note), make("tbody", {}, ...rows.map(([name, ...cells]) => make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell))))));
+  const note =
+    lanes.length < stampede.callers ? `Waits and ends are of the ${digits(lanes.length)} callers shown.` : "";
+  return make(
+    "table",
+    {},
+    make("caption", {}, note),
+    make(
+      "tbody",
+      {},
+      ...rows.map(([name, ...cells]) =>
+        make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell))),
+      ),
+    ),
+  );
 }
 
 function waited(lane, on) {
