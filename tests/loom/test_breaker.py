@@ -8,12 +8,10 @@ from functools import partial
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from app.concurrency.breaker import BreakerState, CircuitBreaker
-from app.loom.bootstrap import Config, HostPort, running
 from app.loom.probes import Health
 from app.loom.proxy import framing
 from app.loom.proxy.limits import Limits
@@ -169,22 +167,6 @@ async def test_probes_say_that_it_is_open_and_close_it_when_nobody_else_comes() 
         time.now += 1
         assert await health.failure() is None
         assert health.breaker == "closed"
-
-
-async def test_an_open_breaker_shows_in_health_and_ready_and_metrics() -> None:
-    local = HostPort("127.0.0.1", 0)
-    async with running(Config(local, HostPort("127.0.0.1", free_port()), local, stop_s=0)) as loom:
-        async with httpx.AsyncClient(base_url=f"http://{loom.ui}", timeout=WAIT_S) as http:
-            assert "loom_circuit_breaker_state 0.0" in (await http.get("/metrics")).text
-            for _ in range(5):
-                async with client(loom.listen.port) as caller:
-                    caller.send(caller.block(1, REQUEST_HEADERS, end=True))
-                    await caller.next(framing.GOAWAY)
-            assert "loom_circuit_breaker_state 2.0" in (await http.get("/metrics")).text
-            ready, health = await http.get("/ready"), await http.get("/health")
-        assert (ready.status_code, health.status_code) == (503, 503)
-        assert "the circuit breaker is open" in ready.json()["error"]
-        assert (health.json()["circuit_breaker"], health.json()["status"]) == ("open", "degraded")
 
 
 async def test_an_answered_connection_is_asked_to_go_and_closed_soon() -> None:

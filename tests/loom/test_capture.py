@@ -28,13 +28,18 @@ ANYWHERE = HostPort("127.0.0.1", 0)
 
 @asynccontextmanager
 async def loom(
-    port: int, capture: CaptureConfig | None = None, *, backend_tls: ssl.SSLContext | None = None
+    port: int,
+    capture: CaptureConfig | None = None,
+    *,
+    backend_tls: ssl.SSLContext | None = None,
+    rules: Path | None = None,
 ) -> AsyncIterator[Loom]:
     config = Config(
         ANYWHERE,
         HostPort("127.0.0.1", port),
         ANYWHERE,
         backend_tls=backend_tls,
+        rules=rules,
         stop_s=1,
         capture=capture or CaptureConfig(),
     )
