@@ -52,7 +52,7 @@ contract: setup ## what breaks of the gRPC contract that was released last
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--no-emit-index-url -q -o requirements/runtime.lock
-	uv pip compile pyproject.toml --extra embedded --extra dev -c requirements/runtime.lock --universal \
+	uv pip compile pyproject.toml --extra embedded --extra lab --extra dev -c requirements/runtime.lock --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url -q -o requirements/dev.lock
 
 clean: ## remove what was made here

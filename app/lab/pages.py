@@ -81,6 +81,7 @@ def _blocks(outcome: Outcome) -> list[Block]:
             )
             for each in result.verdicts
         ],
+        wraps=True,
     )
     reasons = [Paragraph(f"{each.claim}: {each.reason}") for each in result.verdicts if each.reason]
     return [

@@ -97,7 +97,10 @@ def bar_chart(
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one name: joined by a line, by steps, or left as dots (`style` is `line`, `step` or `dots`)."""
+    """Points of one name: joined by a line, by steps, or left alone (`style` is `line`, `step`, `dots` or `points`).
+
+    `dots` are small, for crowds; `points` are large, for a few. Without a name it has no place in the legend.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -128,8 +131,10 @@ def xy_chart(
     keys, parts = [], [frame.axes()]
     for n, one in enumerate(series):
         color = one.color or PALETTE[n % len(PALETTE)]
-        dash = "" if one.style == "dots" else DASHES[n % len(DASHES)]
-        keys.append(Key(one.name, color, dash, "dot" if one.style == "dots" else "line"))
+        alone = one.style in ("dots", "points")
+        dash = "" if alone else DASHES[n % len(DASHES)]
+        if one.name:
+            keys.append(Key(one.name, color, dash, "dot" if alone else "line"))
         parts.append(_drawn(one, frame, color, dash))
     parts += [_marked(mark, place, frame) for place, mark in enumerate(marks)]
     return drawing(frame.bottom + 52, label, [legend(keys, left, 12), *parts])
@@ -219,6 +224,8 @@ def _drawn(series: Series, frame: Frame, color: str, dash: str) -> str:
     if series.style == "dots":
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places)
         return element("path", d=dots, class_="dots", style=paint)
+    if series.style == "points":
+        return "".join(element("circle", cx=x, cy=y, r=4, class_="solid", style=paint) for x, y in places)
     if not places:
         return ""
     path = [f"M{places[0][0]:.1f} {places[0][1]:.1f}"]

@@ -28,17 +28,22 @@ def write_json(path: Path, document: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Puts `text` in place at once, in UTF-8, making the folders above. Raises `ReportError`."""
+    """As `write_bytes`, with `text` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Puts `data` in place at once, making the folders above. Raises `ReportError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             # A pipe or a terminal: replacing it would destroy it.
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(data)
             return
         descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
             Path(draft).chmod(0o644)
             Path(draft).replace(path)
         except BaseException:

@@ -10,6 +10,9 @@ from app.report.style import CSS
 from app.report.svg import Svg
 from app.report.table import Table
 
+DENSE_FROM = 6
+"""Tables of more columns than that are set smaller, to fit the page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
@@ -120,6 +123,6 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     caption = f"<caption>{escape(table.title)}</caption>" if table.title else ""
-    return (
-        f"<div class=scroll><table>{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    kind = " class=wraps" if table.wraps else " class=dense" if len(table.columns) > DENSE_FROM else ""
+    body = f"{caption}<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody>"
+    return f"<div class=scroll><table{kind}>{body}</table></div>"

@@ -39,11 +39,16 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { text-align: left; color: var(--muted); font-size: .9rem; padding-bottom: .4rem; }
 th, td { padding: .42rem .7rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 0; }
-tbody th { text-align: left; font-weight: 400; color: var(--muted); white-space: normal; }
+tbody th { text-align: left; font-weight: 400; color: var(--muted); white-space: normal; min-width: 8rem; }
+table.dense { font-size: .82rem; }
+table.dense th, table.dense td { padding-left: .4rem; padding-right: .4rem; }
+table.dense th:first-child { padding-left: 0; }
+table.wraps { font-size: .9rem; }
+table.wraps td { white-space: normal; }
 thead th { font-weight: 600; border-bottom: 1px solid var(--rule); }
 thead td { border-bottom: 1px solid var(--rule); }
 tr.strong th, tr.strong td { font-weight: 600; color: var(--ink); }
-figure { margin: 0 0 2rem; break-inside: avoid; }
+figure { margin: 1.6rem 0 2rem; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
 figcaption { color: var(--muted); font-size: .9rem; margin-top: .3rem; }
 svg text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }

@@ -21,11 +21,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Raises `ValueError` where a row has not one cell a column."""
+    """`wraps` is for cells that are sentences. Raises `ValueError` where a row has not one cell a column."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Row]
+    wraps: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

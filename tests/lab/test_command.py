@@ -78,6 +78,18 @@ def test_each_experiment_leaves_json_as_soon_as_it_has_run_and_all_of_them_one_p
     assert json.loads((tmp_path / "lab-second.json").read_text())["experiment"] == "second"
     page = (tmp_path / "lab.html").read_text()
     assert "python -m app lab --seed 5" in page
+    assert (tmp_path / "lab-second-loads.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_without_pillow_all_is_written_but_the_png_files_and_that_is_said(
+    tmp_path: Path, only: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "can_draw", lambda: False)
+    only.append(experiment("first"))
+    ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path)])
+    assert ended.exit_code == 0
+    assert "no PNG files: they need Pillow" in ended.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"lab.html", "lab-first.json"}
 
 
 def test_a_broken_claim_exits_1_says_which_and_still_leaves_the_report(tmp_path: Path, only: list[Experiment]) -> None:

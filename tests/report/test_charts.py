@@ -161,3 +161,11 @@ def test_marks_stand_at_their_place_with_their_labels_inside_the_picture() -> No
     assert len({label.attrib["y"] for label in labels}) == 3  # or those close to each other could not be read
     assert [label.attrib["text-anchor"] for label in labels] == ["start", "start", "end"]
     assert all_within(root)
+
+
+def test_points_are_circles_and_a_series_without_a_name_is_not_in_the_legend() -> None:
+    svg = xy_chart(
+        "x", [Series("", [(1, 1), (2, 2)], "blue", "points"), Series("a", [(1, 1)], "green")], Axis("x"), Axis("y")
+    )
+    assert svg.count("<circle") == 2
+    assert svg.count('class="key"') == 1

@@ -150,3 +150,13 @@ def test_text_and_charts_are_readable_in_both_themes(theme: str) -> None:
             assert contrast(named[text], named[ground]) >= 4.5, (text, ground)
     for paint in PALETTE:
         assert contrast(named[paint], named["paper"]) >= 3, paint
+
+
+def test_a_table_of_many_columns_is_set_smaller_and_one_of_sentences_wraps() -> None:
+    def page(table: Table) -> str:
+        return render(Page("t", "s", [Section("x", [table])]))
+
+    few, many = ["a"] * 3, ["a"] * 8
+    assert "<table><" in page(Table("", few, [Row("r", few)]))
+    assert "<table class=dense>" in page(Table("", many, [Row("r", many)]))
+    assert "<table class=wraps>" in page(Table("", many, [Row("r", many)], wraps=True))

@@ -249,20 +249,24 @@ def _mean(seen: Refreshes) -> float:
 
 
 def _loads_chart(cells: Mapping[tuple[float, float], Cell], paths: Mapping[tuple[str, float], Refreshes]) -> Chart:
-    curve = [beta / 10 for beta in range(5, 41)]
-    series = [Series("theory e^(1/β)", [(beta, theory.mean_loads(beta)) for beta in curve], "blue")]
+    curve = [0.5 * 2 ** (n / 20) for n in range(61)]
+    series = [Series("e^(1/β)", [(beta, theory.mean_loads(beta)) for beta in curve], "blue")]
     for rate, color in zip(RATES, ("amber", "vermilion", "purple"), strict=True):
         points = [(beta, cells[beta, rate].mean.value) for beta in BETAS]
-        series.append(Series(f"simulated, rδ = {rate:g}", points, color, "dots"))
+        series.append(Series(f"rδ = {rate:g}", points, color, "points"))
     behind = [(beta, _mean(paths[_LEASE, beta])) for beta in BETAS]
-    series.append(Series("read path, with the lease", behind, "green"))
+    series.append(Series("through the read path", behind, "green"))
     svg = xy_chart(
         "Mean loads a refresh by β: theory, simulated, and through the read path",
         series,
-        Axis("β (logarithmic)", log=True, low=0.5, high=4),
+        Axis("β (logarithmic)", log=True, low=0.5, high=5),
         Axis("loads a refresh", low=0, high=8),
     )
-    return Chart("Loads a refresh", svg, "Alone it loads 2.7 times a refresh at β = 1; behind flight and lease, once.")
+    return Chart(
+        "Loads a refresh",
+        svg,
+        "Line: theory. Points: the decision alone, simulated. Broken line: behind flight and lease.",
+    )
 
 
 def _gap_chart(cells: Mapping[tuple[float, float], Cell]) -> Chart:
@@ -273,14 +277,14 @@ def _gap_chart(cells: Mapping[tuple[float, float], Cell]) -> Chart:
         line = [(rate, theory.mean_gap(beta, rate)) for rate in rates]
         series.append(Series(f"β = {beta:g}", line, color))
     for beta, color in zip(BETAS, colors, strict=True):
-        series.append(Series("", [(rate, cells[beta, rate].gap.value) for rate in RATES], color, "dots"))
+        series.append(Series("", [(rate, cells[beta, rate].gap.value) for rate in RATES], color, "points"))
     svg = xy_chart(
         "How long before the expiry a refresh begins, by rate and β",
         series,
         Axis("rδ: reads in the time of a load (logarithmic)", log=True, low=10, high=1000),
         Axis("gap before the expiry, in δ", low=0),
     )
-    return Chart("How early a refresh begins", svg, "Lines: β(ln rβδ + γ). Dots: simulated.")
+    return Chart("How early a refresh begins", svg, "Lines: β(ln rβδ + γ). Points: simulated.")
 
 
 XFETCH = Experiment(
