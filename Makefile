@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench proto contract lock clean
+.PHONY: help setup demo up test lint bench screenshots proto contract lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ lint: setup ## ruff, mypy, import contracts
 
 bench: setup ## figures with their baselines, into out/bench.json
 	@$(PY) -m tests.bench
+
+screenshots: setup ## pictures of the demo's pages, into out/screenshots (needs Chromium)
+	@$(PY) -m tests.screenshots
 
 proto: setup ## regenerate the gRPC code from app/proto
 	@$(PY) -m grpc_tools.protoc -I . -I "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
 
+from app.embedded.replica import Replica
 from tests.live.page_server import ACTIONS, CONTROLS, NOW, PageServer, app, sample, serving, stampede
 
 NAMES = (
@@ -41,27 +44,32 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def looking(browser: Browser, server: PageServer, **options: Any) -> AsyncIterator[Page]:
+    async with serving(server), opened(browser, server.url, **options) as page:
+        yield page
+
+
+@asynccontextmanager
+async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
     """The page, which must not have raised, been refused anything, or asked another server when it is left."""
     complaints: list[str] = []
 
     def asked(request: Request) -> None:
-        if not request.url.startswith((server.url, "data:")):
+        if not request.url.startswith((url, "data:")):
             complaints.append(f"asked {request.url}")
 
-    async with serving(server):
-        context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        page = await context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        expect.set_options(timeout=WAIT_MS)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
-        page.on("request", asked)
-        await page.goto(server.url)
-        await expect(page.locator("#connection")).to_have_text("live")
-        try:
-            yield page
-        finally:
-            await context.close()
+    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    page = await context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
+    page.on("request", asked)
+    await page.goto(url)
+    await expect(page.locator("#connection")).to_have_text("live")
+    try:
+        yield page
+    finally:
+        await context.close()
     assert complaints == []
 
 
@@ -96,6 +104,14 @@ async def test_both_apps_are_in_each_figure_and_each_chart_under_their_names(chr
             await expect(page.locator(f"#chart-{chart} .keys .app")).to_have_text(["protected", "unprotected"])
             await expect(page.locator(f"#chart-{chart} canvas")).to_be_visible()
         await expect(page.locator("#chart-loads .keys li").last).to_contain_text("187/s")
+
+
+async def test_reads_of_a_real_server_are_on_its_page(chromium: Browser, replica: Replica) -> None:
+    async with opened(chromium, f"{replica.http_url}/") as page, httpx.AsyncClient() as client:
+        await expect(figure(page, "Requests")).to_have_text("0/s")
+        await asyncio.gather(*(client.get(f"{replica.http_url}/template-details?id=5") for _ in range(20)))
+        await expect(page.locator("#no-load")).to_be_hidden()
+        await expect(figure(page, "Stampede factor")).to_have_text("1×")
 
 
 async def test_a_second_in_which_an_app_was_down_is_a_gap_and_the_figure_says_down(chromium: Browser) -> None:

@@ -26,7 +26,7 @@ const MAX_WAITS = 20;
 const HEIGHT = 300;
 const MAX_LANE = 14;
 const MARKED = 6; // width of the mark before the lane of a caller that loaded
-const TICKS = 5;
+const TICKS = 6;
 
 export const left = (lane) => number(lane.left_ms) ?? 0;
 
