@@ -5,31 +5,17 @@ All of it while every call is recorded, into a session's file too, and somebody 
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
-import os
-import re
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 import grpc
-import psutil
 
 from tests.bench.figure import BenchError, Effort, Figure, Run, Subject
 from tests.bench.grpc_echo import MESSAGE, STREAM, UNARY
 from tests.bench.grpc_load import load
-from tests.bench.servers import STOP_TIMEOUT_S, Server
+from tests.bench.loom_process import assert_all_seen, counted, echo, proxy, until, watched
+from tests.bench.servers import Server
 
 REQUEST = b"r" * 100
 CALL_TIMEOUT_S = 60.0
@@ -37,30 +23,22 @@ STREAMS = 16
 MESSAGES_A_CALL = 4
 """Messages take less time than calls do, so that it takes more of them for a figure."""
 SETTLE_S = 0.4
-_ROOT = Path(__file__).resolve().parents[2]
-_OK = re.compile(rb'^loom_proxy_requests_total\{method="([^"]+)",status="OK"\} (\S+)$', re.MULTILINE)
-_NOT_RECORDED = re.compile(rb'^loom_records_dropped_total\{sink="(?:recorder|session)"\} (\S+)$', re.MULTILINE)
-_BLINDED = re.compile(rb"^loom_connections_blinded_total\{.*\} (\S+)$", re.MULTILINE)
 
 
 def _loom(effort: Effort) -> dict[str, Run]:
-    with _backend() as backend, _proxy(backend.grpc_target) as loom, _watched(loom):
+    with echo() as backend, proxy(backend.grpc_target) as loom, watched(loom):
         for process in (backend, loom):
             _cost(process, effort.warm_up_s)
-        before = _counted(loom, UNARY)
+        before = counted(loom, UNARY)
         direct_us, _ = _cost(backend, effort.load_s)
         through_us, calls = _cost(loom, effort.load_s)
         alone_ms, _ = _p50(backend, effort.load_s)
         passed_ms, more_calls = _p50(loom, effort.load_s)
         # Loom counts a call when its end has passed, which may be after the client has seen it.
-        _until(lambda: _counted(loom, UNARY) - before == calls + more_calls)
+        until(lambda: counted(loom, UNARY) - before == calls + more_calls)
         direct_message_us = _message_cost(backend, effort.calls * MESSAGES_A_CALL)
         message_us = _message_cost(loom, effort.calls * MESSAGES_A_CALL)
-        metrics = loom.get("/metrics").body
-        if any(float(count) for count in _BLINDED.findall(metrics)):
-            raise BenchError("Loom could not decode all that passed")
-        if any(float(count) for count in _NOT_RECORDED.findall(metrics)):
-            raise BenchError("Loom did not record all that passed")
+        assert_all_seen(loom)
     return {
         "loom_unary_cpu_us": Run(through_us, direct_us),
         "loom_added_p50_ms": Run(passed_ms - alone_ms, alone_ms),
@@ -119,92 +97,6 @@ def _received(channel: grpc.Channel, messages: int) -> int:
     if count != messages:
         raise BenchError(f"{count} of {messages} messages came")
     return count
-
-
-def _counted(loom: Server, method: str) -> int:
-    counts = {name.decode(): float(count) for name, count in _OK.findall(loom.get("/metrics").body)}
-    return int(counts.get(method, 0))
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + STOP_TIMEOUT_S
-    while not holds():
-        if time.monotonic() > ends_at:
-            raise BenchError("Loom did not tell of every call that it passed")
-        time.sleep(0.05)
-
-
-@contextmanager
-def _backend() -> Iterator[Server]:
-    with _started([sys.executable, "-m", "tests.bench.grpc_echo"]) as (process, line):
-        target = f"127.0.0.1:{int(line)}"
-        yield Server(f"http://{target}", target, psutil.Process(process.pid))
-
-
-@contextmanager
-def _proxy(backend: str) -> Iterator[Server]:
-    addresses = ["--listen", "127.0.0.1:0", "--ui", "127.0.0.1:0", "--backend", backend]
-    command = [sys.executable, "-m", "app", "loom", *addresses, "--session", "bench", "--log", "error", "--json"]
-    with tempfile.TemporaryDirectory() as home, _started(command, {"HOME": home}) as (process, line):
-        document = json.loads(line)
-        yield Server(document["ui"], document["listen"], psutil.Process(process.pid))
-
-
-@contextmanager
-def _watched(loom: Server) -> Iterator[None]:
-    """Somebody reads the inspector's stream of events all the time. Raises `BenchError` where it did not last."""
-    connection = http.client.HTTPConnection(urlsplit(loom.url).netloc, timeout=STOP_TIMEOUT_S)
-    batches: list[int] = []
-    is_over = threading.Event()
-
-    def read() -> None:
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-            while piece := response.read1(1 << 20):
-                batches.append(piece.count(b"event: calls"))
-        is_over.set()
-
-    try:
-        connection.request("GET", "/api/stream")
-        response = connection.getresponse()
-        reader = threading.Thread(target=read, name="bench-watcher")
-        reader.start()
-        try:
-            yield
-            if is_over.is_set() or not sum(batches):
-                raise BenchError("the inspector's stream of events ended, or told of nothing")
-        finally:
-            assert connection.sock is not None
-            connection.sock.shutdown(socket.SHUT_RDWR)
-            reader.join(STOP_TIMEOUT_S)
-    except OSError as error:
-        raise BenchError(f"the inspector can't be watched: {error}") from error
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _started(
-    command: list[str], environment: Mapping[str, str] | None = None
-) -> Iterator[tuple[subprocess.Popen[bytes], bytes]]:
-    """A process and its first line; it is stopped in the end."""
-    with subprocess.Popen(
-        command, cwd=_ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            line = stdout.readline()
-            if not line:
-                raise BenchError(f"{' '.join(command[1:4])} did not start")
-            yield process, line
-        finally:
-            stdin.close()
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 LOOM = Subject(
