@@ -86,7 +86,7 @@ class Record:
     @property
     def is_mutated(self) -> bool:
         """Whether rules have changed anything of it."""
-        return any(not each.problem for each in self.altered)
+        return bool(self.altered) and any(not each.problem for each in self.altered)
 
     @property
     def is_live(self) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from app.loom.call import StreamKind
-from app.loom.recording.lines import MAX_LINE_BYTES, LineError, from_line, to_line
+from app.loom.recording.lines import MAX_LINE_BYTES, LineError, from_line, to_line, with_schema
 from app.loom.recording.record import Record
 
 MAX_FILE_BYTES: Final = 64 << 20
@@ -26,6 +26,8 @@ FLUSH_S: Final = 0.1
 MAX_PENDING: Final = 20_000
 MAX_PENDING_BYTES: Final = 64 << 20
 """Records that wait for the disk; those past it are dropped, and counted."""
+INLINE_BYTES: Final = 64 << 10
+"""Records of more, by estimate, are made a line by the thread that writes."""
 CLOSE_TIMEOUT_S: Final = 5.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -112,7 +114,8 @@ class SessionFile:
         self._schema_set = schema_set
         self._kind = kind
         self._max_file_bytes = max_file_bytes
-        self._pending: list[Record] = []
+        self._pending: list[tuple[bytes | Record, str | None]] = []
+        """Lines, or records that are still to be made one of, and the schemas that explain them."""
         self._pending_bytes = 0
         self._in_hand: asyncio.Task[None] | None = None
         self._told: set[str] = set()
@@ -134,8 +137,11 @@ class SessionFile:
         if len(self._pending) >= MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             self.dropped += 1
             return
-        self._pending.append(record)
-        self._pending_bytes += record.size_bytes
+        size = record.size_bytes
+        # Made here, since it takes less than what two threads that want to run at once do; but large ones take longer.
+        line = to_line(record, self._kind(record)) if size <= INLINE_BYTES else record
+        self._pending.append((line, record.schema))
+        self._pending_bytes += size
         if self._in_hand is None:
             self._in_hand = asyncio.get_running_loop().create_task(self._flush(), name="session-file")
 
@@ -167,11 +173,11 @@ class SessionFile:
                 self._complained = False
         self._in_hand = None
 
-    def _write(self, batch: list[Record]) -> None:
+    def _write(self, batch: list[tuple[bytes | Record, str | None]]) -> None:
         for start in range(0, len(batch), 100):
             if os.fstat(self._file).st_size >= self._max_file_bytes:
                 self._rotate()
-            lines = b"".join(map(self._line, batch[start : start + 100]))
+            lines = b"".join([self._line(*each) for each in batch[start : start + 100]])
             view = memoryview(lines)
             while view:
                 view = view[os.write(self._file, view) :]
@@ -179,12 +185,13 @@ class SessionFile:
     def _close(self) -> None:
         os.close(self._file)
 
-    def _line(self, record: Record) -> bytes:
-        schema = None
-        if record.schema is not None and record.schema not in self._told:
-            schema = self._schema_set(record.schema)
-            self._told.add(record.schema)
-        return to_line(record, self._kind(record), schema)
+    def _line(self, made: bytes | Record, schema: str | None) -> bytes:
+        line = made if isinstance(made, bytes) else to_line(made, self._kind(made))
+        if schema is None or schema in self._told:
+            return line
+        self._told.add(schema)
+        schema_set = self._schema_set(schema)
+        return line if schema_set is None else with_schema(line, schema_set)
 
     def _rotate(self) -> None:
         os.close(self._file)

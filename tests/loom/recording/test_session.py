@@ -214,6 +214,19 @@ async def test_records_that_the_disk_refuses_are_counted_and_it_goes_on(
     assert calls_of(load(path, 9).records) == [2]
 
 
+async def test_large_records_are_written_in_their_turn(tmp_path: Path) -> None:
+    file = SessionFile(tmp_path / "s.jsonl", schema_set=lambda _hash: b"descriptors")
+    recorder = Recorder(Ring(), [file], schema_of=lambda _method: "hash")
+    sizes = [1, session_module.INLINE_BYTES, 2]
+    for call, size in enumerate(sizes):
+        for event in unary(call, bytes(size)):
+            recorder(event)
+    await file.aclose()
+    loaded = load(tmp_path / "s.jsonl", 9)
+    assert [record.messages[0].size for record in loaded.records] == sizes
+    assert loaded.schemas == [b"descriptors"]
+
+
 async def test_what_the_disk_cannot_keep_up_with_is_bounded_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
