@@ -36,13 +36,14 @@ export class Chart {
     this.#keys = make("ul", { class: "keys" }, ...apps.map((app) => this.#row(app, definition.lines)));
     this.#empty = make("p", { class: "empty" }, definition.empty);
     this.#time = make("span", { class: "under" });
-    const plot = make("div", { class: "plot" });
+    const plot = make("div", { class: "plot", "aria-hidden": "true" });
     this.element = make(
       "figure",
       {
         class: "chart",
         id: `chart-${definition.id}`,
         tabindex: "0",
+        "aria-description": "The arrow keys read single seconds.",
         onkeydown: (event) => this.#walk(event),
         onblur: () => this.#leave(),
       },
