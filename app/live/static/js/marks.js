@@ -17,7 +17,6 @@ const NAMES = {
   redis_back: "Redis back",
   postgres_slow: "PostgreSQL slow",
   postgres_normal: "PostgreSQL normal",
-  mode: "mode",
 };
 
 export class Marks {
