@@ -24,7 +24,7 @@ def check_folder(folder: Path) -> None:
 
 def write_json(path: Path, document: object) -> None:
     """As `write_text`, with `document` as indented JSON."""
-    write_text(path, json.dumps(document, indent=2) + "\n")
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

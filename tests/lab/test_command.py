@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -120,6 +123,34 @@ def test_servers_that_do_not_start_exit_2_with_one_line(tmp_path: Path, only: li
     ended = CliRunner().invoke(program, ["lab", "--out", str(tmp_path)])
     assert isinstance(ended.exception, CommandError)
     assert (ended.exception.status, str(ended.exception)) == (2, "Valkey did not start; no room")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path, number: signal.Signals) -> None:
+    words = ["approaches", "--out", str(tmp_path / "out")]
+    lab_ = subprocess.Popen(
+        [sys.executable, "-m", "app", "lab", *words],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    family: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while not family and time.monotonic() < deadline:
+        time.sleep(0.05)
+        family = psutil.Process(lab_.pid).children(recursive=True)
+    assert family, "Valkey starts, or runs; at any other moment the outcome is the same"
+    lab_.send_signal(number)
+    output, errors = lab_.communicate(timeout=60)
+    assert (lab_.returncode, errors) == (130, "")
+    assert "interrupted; all is stopped" in output
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("words", [["--seed", "-1"], ["--seed", "x"], ["--slow"]])

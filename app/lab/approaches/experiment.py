@@ -19,7 +19,7 @@ from app.report.table import Row, Table
 
 REQUESTS = 100
 LIMIT_MS = 52.0
-RUNS, QUICK_RUNS = 100, 20
+RUNS, QUICK_RUNS = 100, 10
 
 ONE_BY_ONE, AT_ONCE = "no cache, one by one", "no cache, all at once"
 MUTEX_ALONE, MUTEX_CACHED = "mutex, no cache", "mutex, cache looked into again"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from app.lab.experiment import Options
 from app.lab.result import Standing, Verdict, held
 from app.lab.xfetch.archive import FORK_S, LOAD_S, PAUSES_MS, STRATEGIES, THEIRS, TTL_S, WORKERS, Sample, play
+from app.lab.xfetch.theory import mean_loads
 from app.report.charts import Axis, Bars, bar_chart
 from app.report.html import Chart
 from app.report.table import Row, Table
@@ -116,16 +117,20 @@ def _must_hold(ours: Mapping[str, Sequence[Sample]]) -> list[Verdict]:
 
 def _beside_theirs(ours: Mapping[str, Sequence[Sample]]) -> list[Verdict]:
     """Their counts, and what ours come to in the time of theirs: `HOLDS` where chance explains the difference."""
+    plain = plain_loads_a_life()
+    crowd = WORKERS - 1
+    a_life = {  # loads, and their variance: binomial, none, geometric
+        "plain": (plain, (plain - 1) * (1 - (plain - 1) / crowd)),
+        "locked": (1.0, 0.0),
+        BY_SECONDS: (mean_loads(1.0), mean_loads(1.0) * (mean_loads(1.0) - 1)),
+        "both": (1.0, 0.0),
+    }
     verdicts = []
-    for name in ("plain", "locked", BY_SECONDS, "both"):
+    for name, (loads, variance) in a_life.items():
         theirs = _theirs(name)
-        lives = theirs.seconds / TTL_S
-        spread = {
-            "plain": 3 * math.sqrt(lives * 0.25 * WORKERS) + plain_loads_a_life(),
-            "locked": 1.5,
-            BY_SECONDS: 3 * 2.16 * math.sqrt(lives),
-            "both": 1.5,
-        }[name]
+        longer = theirs.seconds / sum(sample.seconds for sample in ours[name])
+        # Either begins and ends within a life, and has one more or less of them than its length says.
+        spread = loads * (1 + longer) + 3 * math.sqrt(variance * theirs.seconds / TTL_S * (1 + longer))
         expected = _a_minute(ours[name]) * theirs.seconds / 60
         verdicts.append(
             Verdict(

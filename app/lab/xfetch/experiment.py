@@ -118,13 +118,13 @@ _LEASE = f"and the lease, {PROCESSES} processes"
 
 
 def _paths(refreshes: int, options: Options) -> Mapping[tuple[str, float], Refreshes]:
-    protections = ((_FLIGHT, 1, False), (_ALONE, PROCESSES, False), (_LEASE, PROCESSES, True))
+    protections = ((_FLIGHT, 1, False, BETAS), (_ALONE, PROCESSES, False, (1.0,)), (_LEASE, PROCESSES, True, BETAS))
     options.progress(0.4, "read path: nothing early, nothing shared")
     paths = {
         (_NONE, 0.0): read_through(shape(0.0), PATH_RATE, min(refreshes, 40), processes=PROCESSES, seed=options.seed)
     }
-    for place, (name, processes, lease) in enumerate(protections):
-        for beta in BETAS:
+    for place, (name, processes, lease, betas) in enumerate(protections):
+        for beta in betas:
             options.progress(0.42 + 0.07 * place, f"read path: {name}, β = {beta:g}")
             paths[name, beta] = read_through(
                 shape(beta, lease=lease), PATH_RATE, refreshes, processes=processes, seed=options.seed
