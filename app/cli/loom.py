@@ -8,9 +8,7 @@ import gc
 import json
 import logging
 import os
-import re
 import signal
-import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +16,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from app.cli import loom_session
+from app.cli import loom_session, loom_values
 from app.cli.failure import CommandError
 from app.cli.loom_flags import from_file, show_version
 from app.cli.signals import terminate_with_stdin
@@ -27,25 +25,23 @@ from app.loom.capture import CaptureConfig
 from app.loom.demo.backend import Shop
 from app.loom.demo.backend import serving as demo_backend
 from app.loom.demo.traffic import flowing
-from app.loom.proxy import tls
 from app.loom.proxy.limits import Limits
-from app.loom.recording.session import SessionError, session_path
+from app.loom.recording.session import SessionError
 from app.loom.rules.file import RulesError
-from app.loom.schema.errors import SchemaError
-from app.loom.schema.files import from_descriptor_set, from_proto_dir
-from app.loom.schema.schema import Schema
 from app.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
 GC_THRESHOLDS = 50_000, 20, 50
 """Allocations before a collection, and how many of each generation before one of the next: a call makes no cycles."""
-_METADATA_NAME = re.compile(r"[0-9a-z_.-]+(?<!-bin)")
-_ADDRESS = re.compile(r"(?:(?P<name>[^\[\]:]*)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+
+_TLS, _AWAY, _KEPT, _MEANING, _CHANGED, _RUN = (
+    "TLS", "A backend that is away", "What is kept", "What messages mean", "What is changed", "This run",
+)  # fmt: skip
 
 
-def _file(meaning: str) -> Any:
-    return typer.Option(metavar="FILE", exists=True, dir_okay=False, readable=True, help=meaning)
+def _file(meaning: str, panel: str) -> Any:
+    return typer.Option(metavar="FILE", exists=True, dir_okay=False, readable=True, help=meaning, rich_help_panel=panel)
 
 
 def loom(
@@ -62,84 +58,160 @@ def loom(
     ui_open: Annotated[
         bool, typer.Option("--ui-open", help="Ask for no token off loopback: only loopback publishes the --ui port.")
     ] = False,
-    tls_cert: Annotated[Path | None, _file("Speak TLS with clients: the certificate.")] = None,
-    tls_key: Annotated[Path | None, _file("Its key, without a password.")] = None,
-    tls_client_ca: Annotated[Path | None, _file("Clients must show a certificate of this authority.")] = None,
-    backend_tls: Annotated[bool, typer.Option("--backend-tls", help="Speak TLS with the backend.")] = False,
-    backend_tls_ca: Annotated[Path | None, _file("The authority of its certificate, if not a public one.")] = None,
-    backend_tls_cert: Annotated[Path | None, _file("The certificate to show to the backend.")] = None,
-    backend_tls_key: Annotated[Path | None, _file("Its key, without a password.")] = None,
+    tls_cert: Annotated[Path | None, _file("Speak TLS with clients: the certificate.", _TLS)] = None,
+    tls_key: Annotated[Path | None, _file("Its key, without a password.", _TLS)] = None,
+    tls_client_ca: Annotated[Path | None, _file("Clients must show a certificate of this authority.", _TLS)] = None,
+    backend_tls: Annotated[
+        bool, typer.Option("--backend-tls", help="Speak TLS with the backend.", rich_help_panel=_TLS)
+    ] = False,
+    backend_tls_ca: Annotated[
+        Path | None, _file("The authority of its certificate, if not a public one.", _TLS)
+    ] = None,
+    backend_tls_cert: Annotated[Path | None, _file("The certificate to show to the backend.", _TLS)] = None,
+    backend_tls_key: Annotated[Path | None, _file("Its key, without a password.", _TLS)] = None,
     backend_tls_skip_verify: Annotated[
-        bool, typer.Option("--backend-tls-skip-verify", help="Accept any certificate from the backend: not safe.")
+        bool,
+        typer.Option(
+            "--backend-tls-skip-verify", help="Accept any certificate from the backend: not safe.", rich_help_panel=_TLS
+        ),
     ] = False,
     dial_timeout_s: Annotated[
         float,
         typer.Option(
-            "--dial-timeout-s", min=0.1, max=60, help="Seconds to reach the backend, its name and TLS included."
+            "--dial-timeout-s",
+            min=0.1,
+            max=60,
+            metavar="SECONDS",
+            help="Seconds to reach the backend, its name and TLS included.",
+            rich_help_panel=_AWAY,
         ),
     ] = 5.0,
     breaker_failures: Annotated[
         int,
-        typer.Option(min=1, max=1000, help="Failed dials or lost connections in a row that open the circuit breaker."),
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Failed dials or lost connections in a row that open the circuit breaker.",
+            rich_help_panel=_AWAY,
+        ),
     ] = 5,
     breaker_open_s: Annotated[
         float,
-        typer.Option("--breaker-open-s", min=0.1, max=3600, help="Seconds that it then keeps the backend alone."),
+        typer.Option(
+            "--breaker-open-s",
+            min=0.1,
+            max=3600,
+            metavar="SECONDS",
+            help="Seconds that it then keeps the backend alone.",
+            rich_help_panel=_AWAY,
+        ),
     ] = 30.0,
     session: Annotated[
-        str, typer.Option(metavar="NAME", help="Keep the calls in ~/.loom/sessions/NAME.jsonl, and show those in it.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Keep the calls in ~/.loom/sessions/NAME.jsonl, and show those in it.",
+            rich_help_panel=_KEPT,
+        ),
     ] = "",
     redact: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Metadata to keep secret, besides what always is. Repeatable."),
+        typer.Option(
+            metavar="NAME", help="Metadata to keep secret, besides what always is. Repeatable.", rich_help_panel=_KEPT
+        ),
     ] = None,
     reflect_header: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="'NAME: VALUE'", help="Metadata to send with reflection, such as credentials. Repeatable."
+            metavar="'NAME: VALUE'",
+            help="Metadata to send with reflection, such as credentials. Repeatable.",
+            rich_help_panel=_MEANING,
         ),
     ] = None,
     proto_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, help="Explain messages by the .proto files in it."),
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Explain messages by the .proto files in it.",
+            rich_help_panel=_MEANING,
+        ),
     ] = None,
-    descriptor_set: Annotated[Path | None, _file("Explain messages by protoc's descriptor set.")] = None,
-    mutate: Annotated[Path | None, _file("Change calls by the rules in it; SIGHUP reads it again.")] = None,
+    descriptor_set: Annotated[Path | None, _file("Explain messages by protoc's descriptor set.", _MEANING)] = None,
+    mutate: Annotated[Path | None, _file("Change calls by the rules in it; SIGHUP reads it again.", _CHANGED)] = None,
     authority: Annotated[
-        str, typer.Option(metavar="NAME", help="Tell the backend this `:authority` in place of the client's.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Tell the backend this `:authority` in place of the client's.",
+            rich_help_panel=_CHANGED,
+        ),
     ] = "",
     stop_s: Annotated[
         float,
-        typer.Option("--stop-s", min=0, max=3600, help="Seconds that calls may take to end when Loom is stopped."),
+        typer.Option(
+            "--stop-s",
+            min=0,
+            max=3600,
+            metavar="SECONDS",
+            help="Seconds that calls may take to end when Loom is stopped.",
+            rich_help_panel=_RUN,
+        ),
     ] = 30.0,
-    log: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log debug.")] = False,
+    log: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.", rich_help_panel=_RUN)
+    ] = "info",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="The same as --log debug.", rich_help_panel=_RUN)
+    ] = False,
     json_line: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.")
+        bool, typer.Option("--json", help="Print one line of JSON with the addresses once ready.", rich_help_panel=_RUN)
     ] = False,
     while_stdin_open: Annotated[
-        bool, typer.Option("--while-stdin-open", help="Also end when standard input closes, and so with the parent.")
+        bool,
+        typer.Option(
+            "--while-stdin-open",
+            help="Also end when standard input closes, and so with the parent.",
+            rich_help_panel=_RUN,
+        ),
     ] = False,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Bring a backend along, and clients that call it until Loom is stopped.")
+        bool,
+        typer.Option(
+            "--demo",
+            help="Bring a backend along, and clients that call it until Loom is stopped.",
+            rich_help_panel=_RUN,
+        ),
     ] = False,
     replay: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="Make a session's calls again, at the backend, and end; a session's name too."
+            metavar="FILE",
+            help="Make a session's calls again, at the backend, and end; a session's name too.",
+            rich_help_panel=_RUN,
         ),
     ] = "",
     metadata: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="What --replay sends instead of what was recorded. Repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="What --replay sends instead of what was recorded. Repeatable.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     export: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="Print a session decoded, one line of JSON a call, and end; by its name too."
+            metavar="FILE",
+            help="Print a session decoded, one line of JSON a call, and end; by its name too.",
+            rich_help_panel=_RUN,
         ),
     ] = "",
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours, whatever the terminal.")] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours, whatever the terminal.", rich_help_panel=_RUN)
+    ] = False,
     config_file: Annotated[
         Path | None,
         typer.Option(
@@ -148,10 +220,14 @@ def loom(
             is_eager=True,
             callback=from_file,
             help="Flags as a TOML file has them; those given here go first. Without it, loom.toml where there is one.",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=show_version, help="Print the version.", rich_help_panel=_RUN
+        ),
     ] = False,
 ) -> None:
     """Pass gRPC calls through to a backend, unchanged, and record them, until SIGTERM or Ctrl-C.
@@ -164,25 +240,25 @@ def loom(
     if config_file is not None:
         _log.info("flags that aren't given are those of %s", config_file)
     config = Config(
-        listen=_address("--listen", listen),
-        backend=_address("--backend", backend, lowest_port=1),
-        ui=_address("--ui", ui),
-        listen_tls=_listen_tls(tls_cert, tls_key, tls_client_ca),
-        backend_tls=_backend_tls(
+        listen=loom_values.address("--listen", listen),
+        backend=loom_values.address("--backend", backend, lowest_port=1),
+        ui=loom_values.address("--ui", ui),
+        listen_tls=loom_values.listen_tls(tls_cert, tls_key, tls_client_ca),
+        backend_tls=loom_values.backend_tls_of(
             backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
         ),
         rules=mutate,
-        authority=_authority(authority),
+        authority=loom_values.authority_name(authority),
         stop_s=stop_s,
         is_ui_open=ui_open,
         limits=Limits(dial_s=dial_timeout_s),
         breaker_failures=breaker_failures,
         breaker_open_s=breaker_open_s,
         capture=CaptureConfig(
-            session=_session(session),
-            redact=tuple(redact or ()),
-            reflect_metadata=[_metadata(text) for text in reflect_header or ()],
-            schema=_schema(proto_dir, descriptor_set),
+            session=loom_values.session_file(session),
+            redact=[loom_values.redacted_name(name) for name in redact or ()],
+            reflect_metadata=[loom_values.metadata_pair(text) for text in reflect_header or ()],
+            schema=loom_values.schema_of(proto_dir, descriptor_set),
         ),
     )
     if demo + bool(replay) + bool(export) > 1:
@@ -192,6 +268,8 @@ def loom(
     if export:
         loom_session.export(export, config.capture.schema)
         return
+    if metadata and not replay:
+        raise CommandError("--metadata says what --replay sends, and there is no --replay", status=2)
     given = loom_session.given_metadata(metadata or ())
     if replay:
         if not loom_session.replay_file(replay, config, given, no_color=no_color, as_json=json_line):
@@ -248,76 +326,3 @@ def _announce(loom: Loom, config: Config, json_line: bool) -> None:
         _log.info(
             "gRPC clients connect to %s, behind it is %s; see their calls at %s", loom.listen, config.backend, loom.link
         )
-
-
-def _address(flag: str, value: str, *, lowest_port: int = 0) -> HostPort:
-    match = _ADDRESS.fullmatch(value)
-    port = int(match["port"]) if match else -1
-    if match is None or not lowest_port <= port <= 65535:
-        raise CommandError(
-            f"{flag}: {value!r} is no address: HOST:PORT is, such as 127.0.0.1:9999 or [::1]:9999, the port from "
-            f"{lowest_port} to 65535",
-            status=2,
-        )
-    return HostPort(match["v6"] or match["name"] or "127.0.0.1", port)
-
-
-def _authority(name: str) -> str | None:
-    if not re.fullmatch(r"[!-~]*", name):
-        raise CommandError(f"--authority: {name!r} is no name such as app.example.com:443", status=2)
-    return name or None
-
-
-def _session(name: str) -> Path | None:
-    if not name:
-        return None
-    try:
-        return session_path(Path.home() / ".loom" / "sessions", name)
-    except SessionError as error:
-        raise CommandError(f"--session: {error}", status=2) from error
-
-
-def _metadata(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    name, value = name.strip().lower(), value.strip()
-    if not colon or not _METADATA_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
-        # The value may be a secret, so it is not repeated.
-        raise CommandError("--reflect-header: 'NAME: VALUE' is wanted, in ASCII, the name as metadata has it", status=2)
-    return name, value
-
-
-def _schema(proto_dir: Path | None, descriptor_set: Path | None) -> Schema | None:
-    if proto_dir is not None and descriptor_set is not None:
-        raise CommandError("--proto-dir and --descriptor-set exclude each other", status=2)
-    try:
-        if proto_dir is not None:
-            return from_proto_dir(proto_dir)
-        return None if descriptor_set is None else from_descriptor_set(descriptor_set)
-    except SchemaError as error:
-        raise CommandError(str(error), status=2) from error
-
-
-def _listen_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> ssl.SSLContext | None:
-    if certificate is None and key is None and client_authority is None:
-        return None
-    if certificate is None or key is None:
-        raise CommandError("TLS with clients needs both --tls-cert and --tls-key", status=2)
-    try:
-        return tls.for_clients(certificate, key, client_authority=client_authority)
-    except tls.TlsError as error:
-        raise CommandError(str(error), status=2) from error
-
-
-def _backend_tls(
-    wanted: bool, authority: Path | None, certificate: Path | None, key: Path | None, *, skip_verify: bool
-) -> ssl.SSLContext | None:
-    if not wanted:
-        if skip_verify or any((authority, certificate, key)):
-            raise CommandError("the --backend-tls-… flags need --backend-tls", status=2)
-        return None
-    if (certificate is None) != (key is None):
-        raise CommandError("--backend-tls-cert and --backend-tls-key go together", status=2)
-    try:
-        return tls.for_backend(authority=authority, certificate=certificate, key=key, skip_verify=skip_verify)
-    except tls.TlsError as error:
-        raise CommandError(str(error), status=2) from error

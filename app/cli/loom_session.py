@@ -223,9 +223,11 @@ def _loaded(what: str) -> Loaded:
     try:
         path = Path(what)
         if not path.is_file():
-            path = session_path(Path.home() / SESSIONS, what)
+            folder = Path.home() / SESSIONS
+            with contextlib.suppress(SessionError):  # no name, so none of them
+                path = session_path(folder, what)
             if not path.is_file():
-                raise CommandError(f"{what!r} is neither a file nor a session in {path.parent}", status=2)
+                raise CommandError(f"{what!r} is neither a file nor a session in {folder}", status=2)
         loaded = load(path, sys.maxsize)
     except SessionError as error:
         raise CommandError(str(error), status=2) from error

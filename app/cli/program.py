@@ -20,10 +20,11 @@ from app.cli.serve import serve
 from app.cli.up import up
 from app.cli.watch import watch
 
+NAME = "python -m app"
+
 program = typer.Typer(
-    name="python -m app",
+    name=NAME,
     help="See a cache stampede, and cure it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -40,8 +41,18 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line. A failure that was foreseen ends in one line and a non-zero exit status."""
+    arguments = sys.argv[1:]
     try:
-        program(prog_name="python -m app")
+        status = program(arguments or ["--help"], prog_name=NAME, standalone_mode=False)
     except CommandError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        # Flags that there are not, or with values that can't be: typer has no public name for its base of these.
+        words = " ".join(error.format_message().split()).removesuffix(".")
+        context = getattr(error, "ctx", None)
+        print(f"error: {words}; see {NAME if context is None else context.command_path} --help", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(status if arguments else 2)
