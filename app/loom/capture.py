@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -70,18 +70,19 @@ class CountedAndRecorded(LoomMetrics):
     def __init__(self) -> None:
         super().__init__()
         self._recorder: Recorder | None = None
-        self._record: Callable[[Event], None] | None = None  # the recorder, bound: an instance costs more to call
+        self._handlers: Mapping[type[Event], Callable[[Any], None]] = {}  # the recorder's
         self._schemas: SchemaCache | None = None
         self._is_away = False
 
     def record(self, recorder: Recorder, schemas: SchemaCache) -> None:
         """From now on."""
-        self._recorder, self._record, self._schemas = recorder, recorder.__call__, schemas
+        self._recorder, self._handlers, self._schemas = recorder, recorder.handlers, schemas
 
     def call(self, event: Event) -> None:
         LoomMetrics.call(self, event)  # not by `super()`, which adds to each of six events a call
-        if self._record is not None:
-            self._record(event)
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)
 
     def mutated(self, event: Altered, method: str) -> None:
         super().mutated(event, method)

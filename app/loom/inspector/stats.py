@@ -32,9 +32,6 @@ class Stats:
     def __init__(self) -> None:
         self._methods: dict[str, _Method] = {}
 
-    def changed(self, record: Record) -> None:
-        """Only calls that have ended count."""
-
     def finished(self, record: Record) -> None:
         duration_s = record.duration_s or 0.0
         name = record.started.method

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import binascii
+import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.loom.call import Direction, Headers, StreamKind, binary_value, first_value
 from app.loom.decoding import declared_kind, read
 from app.loom.grpcurl import Target, command
+from app.loom.recording.jsontext import boolean, quoted, timestamp_ms
 from app.loom.recording.lines import mutations
 from app.loom.recording.record import Kept, Record
 from app.loom.replay import secrets_of
@@ -40,29 +41,26 @@ class Views:
 
     def row(self, record: Record) -> dict[str, Any]:
         """What the list shows. Costs little: nothing is decoded."""
-        started, ended, herd = record.started, record.ended, record.herd
-        row: dict[str, Any] = {
-            "id": record.id,
-            "timestamp": _timestamp(started.wall),
-            "method": started.method,
-            "streamKind": self._kind(record).value,
-            "peer": started.peer,
-            "live": ended is None,
-            "mutated": record.is_mutated,
-            "requests": record.requests,
-            "responses": record.responses,
-            "statusName": None,
-            "durationMs": None,
-        }
-        if ended is not None:
-            row |= {
-                "statusName": "UNSEEN" if ended.status is None else ended.status.name,
-                "durationMs": round((ended.at - started.at) * 1e3, 3),
-                "grpcMessage": ended.message,
-            }
-        if herd is not None and herd.calls > 1:
-            row["duplicates"] = {"herd": herd.number, "calls": herd.calls, "totalMs": round(herd.seconds * 1e3, 3)}
+        row: dict[str, Any] = json.loads(self.row_text(record))
         return row
+
+    def row_text(self, record: Record) -> str:
+        """The same as JSON, written out: whoever watches gets one for each call."""
+        started, ended, herd = record.started, record.ended, record.herd
+        end = '"statusName":null,"durationMs":null'
+        if ended is not None:
+            status = "UNSEEN" if ended.status is None else ended.status.name
+            took_ms = f"{(ended.at - started.at) * 1e3:.3f}"
+            end = f'"statusName":"{status}","durationMs":{took_ms},"grpcMessage":{quoted(ended.message)}'
+        if herd is not None and herd.calls > 1:
+            end += f',"duplicates":{{"herd":{herd.number},"calls":{herd.calls},"totalMs":{herd.seconds * 1e3:.3f}}}'
+        return (
+            f'{{"id":{quoted(record.id)},"timestamp":"{timestamp_ms(started.wall)}",'
+            f'"method":{quoted(started.method)},"streamKind":"{self._kind(record)._value_}",'
+            f'"peer":{quoted(started.peer)},"live":{boolean(ended is None)},'
+            f'"mutated":{boolean(record.is_mutated)},"requests":{record.requests},'
+            f'"responses":{record.responses},{end}}}'
+        )
 
     def detail(self, record: Record, schema: Schema | None) -> dict[str, Any]:
         """All of it, decoded. Takes its time, and may be made in any thread."""
@@ -136,7 +134,3 @@ def _details(trailers: Headers, schema: Schema | None) -> Any:
 
 def _pairs(headers: Headers) -> list[list[str]]:
     return [[name.decode("latin-1"), value.decode("utf-8", "backslashreplace")] for name, value in headers]
-
-
-def _timestamp(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

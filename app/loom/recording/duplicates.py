@@ -22,37 +22,34 @@ class Duplicates:
         """`on_duplicate` is called with the method for each call that finds an identical one in flight."""
         self._on_duplicate = on_duplicate
         self._herds: dict[tuple[str, bytes], Herd] = {}
-        self._keys: dict[str, tuple[str, bytes]] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._herds)
 
     def asked(self, record: Record) -> None:
-        """Its request is complete."""
+        """Its request is complete. To be told once."""
         first = record.messages[0] if record.requests == 1 and record.messages else None
-        if first is None or first.size != len(first.data) or record.id in self._keys:
+        if first is None or first.size != len(first.data):
             return
-        key = (record.started.method, first.data)
-        herd = self._herds.get(key)
+        asked = (record.started.method, first.data)
+        herd = self._herds.get(asked)
         if herd is None:
             if len(self._herds) >= MAX_HERDS:
                 return
-            herd = self._herds[key] = Herd(next(self._numbers))
+            herd = self._herds[asked] = Herd(next(self._numbers), asked)
         else:
             self._on_duplicate(record.started.method)
         herd.calls += 1
         herd.in_flight += 1
         record.herd = herd
-        self._keys[record.id] = key
 
     def ended(self, record: Record) -> None:
-        """It is in flight no more."""
-        key = self._keys.pop(record.id, None)
-        if key is None or record.herd is None:
-            return
+        """It is in flight no more. To be told once."""
         herd = record.herd
+        if herd is None:
+            return
         herd.in_flight -= 1
         herd.seconds += record.duration_s or 0.0
         if not herd.in_flight:
-            del self._herds[key]
+            del self._herds[herd.asked]

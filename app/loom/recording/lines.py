@@ -15,20 +15,18 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
-from json.encoder import encode_basestring
+from datetime import datetime
 from struct import Struct
 from typing import Any, Final
 
 from app.loom.call import Altered, Direction, Ended, Ending, Headers, Started, Status, StreamKind
+from app.loom.recording.jsontext import boolean, quoted, timestamp
 from app.loom.recording.memo import Memo
 from app.loom.recording.record import MESSAGE_BYTES, Herd, Kept, Record
 
 MAX_LINE_BYTES: Final = 64 << 20
 """A line that is longer is not read."""
 
-_quoted = encode_basestring
 _prefix = Struct(">?L").pack
 _STATUSES: Final = {status: f'"statusCode":"{status:d}","statusName":"{status.name}"' for status in Status}
 _DIRECTIONS: Final = {"request": Direction.REQUEST, "response": Direction.RESPONSE}
@@ -64,12 +62,12 @@ def _text_of(record: Record, kind: StreamKind) -> str:
         (requests if each.direction is Direction.REQUEST else responses).append(_message(each, record))
     timeout = "null" if started.timeout_s is None else f"{started.timeout_s * 1e3:.3f}"
     text = (
-        f'{{"id":{_quoted(record.id)},"timestamp":"{_timestamp(started.wall)}","method":{_quoted(started.method)},'
+        f'{{"id":{quoted(record.id)},"timestamp":"{timestamp(started.wall)}","method":{quoted(started.method)},'
         f'"streamKind":"{kind._value_}","request":[{",".join(requests)}],"response":[{",".join(responses)}],'
-        f'"peer":{_quoted(started.peer)},"authority":{_quoted(started.authority)},'
+        f'"peer":{quoted(started.peer)},"authority":{quoted(started.authority)},'
         f'"metadata":{_pairs(record.headers)},"responseMetadata":{_pairs(record.response_headers)},'
-        f'"schema":{"null" if record.schema is None else _quoted(record.schema)},'
-        f'"messagesLeftOut":{record.left_out},"mutated":{"true" if record.is_mutated else "false"},'
+        f'"schema":{"null" if record.schema is None else quoted(record.schema)},'
+        f'"messagesLeftOut":{record.left_out},"mutated":{boolean(record.is_mutated)},'
         f'"mutations":{json.dumps(mutations(record)) if record.altered else "[]"},"timeoutMs":{timeout},'
         f'"sameInFlight":{0 if herd is None else herd.calls - 1}'
     )
@@ -78,8 +76,8 @@ def _text_of(record: Record, kind: StreamKind) -> str:
     status = Status.UNKNOWN if ended.status is None else ended.status
     error = "" if status is Status.OK else ended.message or status.name
     return (
-        f'{text},{_STATUSES[status]},"grpcMessage":{_quoted(ended.message)},'
-        f'"durationMs":{(ended.at - started.at) * 1e3:.3f},"error":{_quoted(error)},"ending":"{ended.ending._value_}",'
+        f'{text},{_STATUSES[status]},"grpcMessage":{quoted(ended.message)},'
+        f'"durationMs":{(ended.at - started.at) * 1e3:.3f},"error":{quoted(error)},"ending":"{ended.ending._value_}",'
         f'"trailers":{_pairs(ended.trailers)},"httpStatus":{_number(ended.http_status)},'
         f'"resetCode":{_number(ended.reset_code)}}}'
     )
@@ -174,7 +172,7 @@ def _message(kept: Kept, record: Record) -> str:
     _, position, at_s, data, size, compressed = kept
     text = record.texts.get((kept.direction, position)) if record.texts else None
     if text is not None:
-        return f'{{"index":{position},"json":{_quoted(text)},"raw":"","atMs":{at_s * 1e3:.3f}}}'
+        return f'{{"index":{position},"json":{quoted(text)},"raw":"","atMs":{at_s * 1e3:.3f}}}'
     raw = binascii.b2a_base64(_prefix(compressed, size) + data, newline=False).decode("ascii")
     cut = ',"cut":true' if len(data) < size else ""
     return f'{{"index":{position},"json":"","raw":"{raw}","atMs":{at_s * 1e3:.3f}{cut}}}'
@@ -228,16 +226,6 @@ def _microseconds(timestamp: str) -> str:
     whole, dot, rest = timestamp.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     return f"{whole}{dot}{digits[:6]}{rest[len(digits) :]}".replace("Z", "+00:00")
-
-
-@lru_cache(maxsize=16)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _timestamp(wall: float) -> str:
-    seconds, microseconds = divmod(round(wall * 1e6), 1_000_000)
-    return f"{_second(seconds)}.{microseconds:06d}Z"
 
 
 def _number(value: int | None) -> str:

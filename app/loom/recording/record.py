@@ -34,11 +34,13 @@ class Kept(NamedTuple):
 class Herd:
     """Identical calls, each in flight together with another one of them."""
 
-    __slots__ = ("calls", "in_flight", "number", "seconds")
+    __slots__ = ("asked", "calls", "in_flight", "number", "seconds")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, asked: tuple[str, bytes] = ("", b"")) -> None:
         self.number = number
         """Unique in this process."""
+        self.asked = asked
+        """Their method and request."""
         self.calls = 0
         """So far; one call is no herd."""
         self.in_flight = 0
@@ -54,7 +56,8 @@ class Record:
         "responses", "schema", "size_bytes", "started", "texts",
     )  # fmt: skip
 
-    def __init__(self, record_id: str, started: Started, headers: Headers) -> None:
+    def __init__(self, record_id: str, started: Started, headers: Headers, headers_size: int | None = None) -> None:
+        """`headers_size` is `headers_bytes` of them, where that is known."""
         self.id = record_id
         """Unique over restarts."""
         self.started = started
@@ -80,7 +83,7 @@ class Record:
         """The hash of the schema that explains its messages."""
         self.herd: Herd | None = None
         """The calls like this one that were in flight when it was asked; itself alone at first."""
-        self.size_bytes = BASE_BYTES + headers_bytes(headers)
+        self.size_bytes = BASE_BYTES + (headers_bytes(headers) if headers_size is None else headers_size)
         """By estimate."""
 
     @property

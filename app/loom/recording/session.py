@@ -130,9 +130,6 @@ class SessionFile:
         except OSError as error:
             raise SessionError(f"{path}: {error.strerror}") from error
 
-    def changed(self, record: Record) -> None:
-        """Only those that have ended are written."""
-
     def finished(self, record: Record) -> None:
         if len(self._pending) >= MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             self.dropped += 1
