@@ -22,6 +22,7 @@ from tests.bench.imports import IMPORTS
 from tests.bench.inspector import INSPECTOR
 from tests.bench.l1_read import L1_READ
 from tests.bench.loom import LOOM
+from tests.bench.loom_memory import LOOM_MEMORY
 from tests.bench.memory import MEMORY
 from tests.bench.singleflight import OVERHEAD, SHARED
 from tests.bench.watch_fanout import WATCH_FANOUT
@@ -36,6 +37,7 @@ SUBJECTS: Sequence[Subject] = (
     IMPORTS,
     MEMORY,
     LOOM,
+    LOOM_MEMORY,
     INSPECTOR,
 )
 NAMES = [figure.name for subject in SUBJECTS for figure in subject.figures]

@@ -15,7 +15,9 @@ import uvloop
 
 UNARY = "/bench.Echo/Unary"
 STREAM = "/bench.Echo/Stream"
+LARGE = "/bench.Echo/Large"
 MESSAGE = b"m" * 100
+LARGE_MESSAGE = b"m" * 65_536
 
 
 class _Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -23,6 +25,7 @@ class _Echo(grpc.GenericRpcHandler):  # type: ignore[misc]
         return {
             UNARY: grpc.unary_unary_rpc_method_handler(_echo),
             STREAM: grpc.unary_stream_rpc_method_handler(_stream),
+            LARGE: grpc.unary_stream_rpc_method_handler(_large),
         }.get(details.method)
 
 
@@ -33,6 +36,11 @@ async def _echo(request: bytes, _: Any) -> bytes:
 async def _stream(request: bytes, _: Any) -> AsyncIterator[bytes]:
     for _number in range(int(request)):
         yield MESSAGE
+
+
+async def _large(request: bytes, _: Any) -> AsyncIterator[bytes]:
+    for _number in range(int(request)):
+        yield LARGE_MESSAGE
 
 
 async def _serve() -> None:

@@ -45,15 +45,18 @@ def load(
     method: str,
     message: bytes,
     *,
-    seconds: float,
+    seconds: float | None = None,
+    requests: int | None = None,
     connections: int = CONNECTIONS,
     deadline_s: float = 300,
 ) -> Load:
-    """Calls of `method`, such as `/package.Service/Method`, as long as `seconds` and until all are answered.
+    """Calls of `method`, such as `/package.Service/Method`, until either limit is reached and all are answered.
 
     Raises `BenchError` where a call ends without a message, a connection ends, or all takes longer than `deadline_s`.
     """
-    work = run_load(target, method, message, seconds=seconds, connections=connections, deadline_s=deadline_s)
+    work = run_load(
+        target, method, message, seconds=seconds, requests=requests, connections=connections, deadline_s=deadline_s
+    )
     return uvloop.run(work)
 
 
@@ -62,22 +65,25 @@ async def run_load(
     method: str,
     message: bytes,
     *,
-    seconds: float,
+    seconds: float | None = None,
+    requests: int | None = None,
     connections: int = CONNECTIONS,
     deadline_s: float = 300,
 ) -> Load:
     """As `load`, on the running event loop."""
     host, _, port = target.rpartition(":")
     loop = asyncio.get_running_loop()
-    clients = [_Client(target, method, message) for _ in range(connections)]
+    supply = _Supply(requests)
+    clients = [_Client(target, method, message, supply) for _ in range(connections)]
     try:
         async with asyncio.timeout(deadline_s):
             for client in clients:
                 await loop.create_connection(lambda client=client: client, host, int(port))  # type: ignore[misc]
             begun = time.perf_counter()
+            if seconds is not None:
+                loop.call_later(seconds, supply.stop)
             for client in clients:
                 client.start()
-                loop.call_later(seconds, client.stop)
             await asyncio.gather(*(client.ended for client in clients))
             return Load(sum(client.answered for client in clients), time.perf_counter() - begun)
     except TimeoutError:
@@ -89,25 +95,43 @@ async def run_load(
             client.close()
 
 
+class _Supply:
+    """The calls still to be made."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._left = limit
+
+    def stop(self) -> None:
+        self._left = 0
+
+    def take(self, most: int) -> int:
+        """How many of `most` may be made now."""
+        if self._left is None:
+            return most
+        taken = min(most, self._left)
+        self._left -= taken
+        return taken
+
+
 class _Client(asyncio.Protocol):
     """One connection, which begins a call as soon as another has ended."""
 
-    def __init__(self, target: str, method: str, message: bytes) -> None:
+    def __init__(self, target: str, method: str, message: bytes, supply: _Supply) -> None:
+        self._supply = supply
         self._headers, self._body = grpc_call(target, method, message)
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._stream = -1
         self._under_way: dict[int, bool] = {}
-        self._stopped = False
+        self._has_begun = False
         self._unread = 0
         self.answered = 0
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
-        self._write(b"".join(self._call() for _ in range(CALLS_A_CONNECTION)))
-
-    def stop(self) -> None:
-        self._stopped = True
+        self._has_begun = True
+        self._write(b"".join(self._call() for _ in range(self._supply.take(CALLS_A_CONNECTION))))
+        self._end_if_done()
 
     def close(self) -> None:
         self.ended.cancel()
@@ -134,7 +158,7 @@ class _Client(asyncio.Protocol):
                         self._fail(f"a call failed: {_told(payload)}")
                         return
                     self.answered += 1
-                    if not self._stopped:
+                    if self._supply.take(1):
                         replies.append(self._call())
             elif kind == SETTINGS and not flags & ACK:
                 replies.append(frame(SETTINGS, ACK, 0, b""))
@@ -148,7 +172,10 @@ class _Client(asyncio.Protocol):
             self._unread = 0
         if replies:
             self._write(b"".join(replies))
-        if self._stopped and not self._under_way and not self.ended.done():
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._has_begun and not self._under_way and not self.ended.done():
             self.ended.set_result(None)
 
     def _call(self) -> bytes:

@@ -60,6 +60,9 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "loom_unary_cpu_us",
         "loom_added_p50_ms",
         "loom_stream_us_per_msg",
+        "loom_rss_mb",
+        "loom_open_files",
+        "loom_slow_reader_mb",
         "inspector_first_paint_ms",
         "inspector_filter_ms",
     ]
@@ -179,6 +182,13 @@ async def test_grpc_load_counts_the_calls_that_were_answered(answer: bytes) -> N
         done = await grpc_load.run_load(target, "/s/m", b"question", seconds=0.1)
     assert done.requests == len(asked) >= grpc_load.CONNECTIONS * grpc_load.CALLS_A_CONNECTION
     assert set(asked) == {b"question"}
+
+
+@pytest.mark.parametrize("requests", [1, 500])
+async def test_grpc_load_makes_exactly_as_many_calls_as_asked_for(requests: int) -> None:
+    async with grpc_serving(b"answer") as (target, asked):
+        done = await grpc_load.run_load(target, "/s/m", b"question", requests=requests)
+    assert done.requests == len(asked) == requests
 
 
 async def test_a_call_that_fails_ends_grpc_load_with_its_status() -> None:
