@@ -329,13 +329,24 @@ class Loader:
             if self._leased is not None:
                 entry = await self._leased.refresh(key, seen)
             else:
-                entry = await self._origin.load(key)
-                await self._remote.put(key, entry)
+                # A flight, so that who finds the value expired meanwhile waits for this load and begins none.
+                outcome = await self._protection.read(
+                    key, lambda: self._newer(key, seen), lambda: self._fill(key, grace_s=0.0)
+                )
+                entry, _ = outcome.value
         except self._failures:
             return  # counted where it failed; the value lives on, and later reads try again
         if entry is not None:
             self._events.early_refresh()
             self._keep(key, entry)
+
+    async def _newer(self, key: str, seen: Entry) -> tuple[Entry, Source] | None:
+        """What another process has loaded since `seen` was."""
+        entry = await self._remote.get(key)
+        now = self._now()
+        if entry is None or entry.created_at <= seen.created_at or not entry.is_fresh(now):
+            return None
+        return (entry, "l2") if self._is_usable(key, entry, now) else None
 
     def _keep(self, key: str, entry: Entry) -> None:
         if self._memory is not None and entry.ttl_s > 0 and self._floors.allows(key, entry.version, entry.created_at):

@@ -71,9 +71,9 @@ class _Worker:
         """Look, and try for the lease where nothing is; who has lost it is woken by the put: as mode `fleet` does."""
         await self.process.leased.obtain(KEY, Terms)
 
-    async def xfetch(self) -> None:
+    async def xfetch(self, ttl: Callable[[float], float] = float) -> None:
         """Look, and load where the cache's own decision says so; nobody is coordinated with anybody."""
-        entry, wants = await self._look()
+        entry, wants = await self._look(ttl)
         if entry is None:
             self.counts["miss"] += 1
         if entry is None or wants:
@@ -81,11 +81,7 @@ class _Worker:
 
     async def xfetch_by_seconds(self) -> None:
         """As theirs decides: by Redis' TTL, which is in whole seconds."""
-        entry, wants = await self._look(round)
-        if entry is None:
-            self.counts["miss"] += 1
-        if entry is None or wants:
-            await self.process.remote.put(KEY, await self.process.origin.load(KEY))
+        await self.xfetch(round)
 
     async def both(self) -> None:
         """As `xfetch`, but only who gets the lease loads; who meets another's goes on with the value that it has."""

@@ -19,19 +19,21 @@ BETAS = (0.5, 1.0, 2.0, 4.0)
 RATES = (10.0, 100.0, 1000.0)
 """rδ: reads in the time of a load."""
 BAR = 0.05
-PATH_RATE = 100.0
 PROCESSES = 4
+CONTRAST_RATE, CONTRAST_REFRESHES = 100.0, 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Effort:
+    """Refreshes a cell: of the decision alone, and by rate of the whole read path, in which every read is made."""
+
     refreshes: int
-    path_refreshes: int
+    through: Mapping[float, int]
     archive: comparison.Effort
 
 
-QUICK = _Effort(40_000, 10, comparison.Effort(seeds=1, share=0.25))
-FULL = _Effort(200_000, 100, comparison.Effort(seeds=3, share=1.0))
+QUICK = _Effort(40_000, {10.0: 50, 100.0: 10, 1000.0: 2}, comparison.Effort(seeds=1, share=0.25))
+FULL = _Effort(200_000, {10.0: 500, 100.0: 100, 1000.0: 20}, comparison.Effort(seeds=3, share=1.0))
 
 
 _NOTES = (
@@ -49,7 +51,8 @@ _NOTES = (
 def run(options: Options) -> Result:
     effort = QUICK if options.quick else FULL
     cells = _cells(effort.refreshes, options)
-    paths = _paths(effort.path_refreshes, options)
+    paths = _paths(effort.through, options)
+    contrasts = _contrasts(options)
     archive = comparison.compare(effort.archive, options)
     worst, off_by = _worst(cells)
     half = max(
@@ -70,6 +73,7 @@ def run(options: Options) -> Result:
             "The 99th percentile is held to as a real number: as counts, 10 and 11 are 9 % apart.",
         ),
         *_path_verdicts(paths),
+        *_contrast_verdicts(contrasts),
         *archive.verdicts,
     ]
     return Result(
@@ -82,18 +86,10 @@ def run(options: Options) -> Result:
                 for (beta, rate), cell in cells.items()
             ],
             "read_path": [
-                {
-                    "protection": name,
-                    "beta": beta,
-                    "rate": PATH_RATE,
-                    "refreshes": len(seen.loads),
-                    "mean": _mean(seen),
-                    "most": max(seen.loads),
-                    "waited": seen.waited,
-                    "reads": seen.reads,
-                }
-                for (name, beta), seen in paths.items()
+                {"protection": name, "beta": beta, "rate": rate, **_as_json(seen)}
+                for (name, beta, rate), seen in paths.items()
             ],
+            "contrasts": {name: _as_json(seen) for name, seen in contrasts.items()},
             "archive": archive.figures,
         },
         [
@@ -111,25 +107,46 @@ def _cells(refreshes: int, options: Options) -> Mapping[tuple[float, float], Cel
     return cells
 
 
+_FLIGHT, _LEASE = "singleflight", "with the lease"
 _NONE = "nothing early, nothing shared"
 _ALONE = f"singleflight alone, {PROCESSES} processes"
-_FLIGHT = "singleflight, 1 process"
-_LEASE = f"and the lease, {PROCESSES} processes"
+
+_Paths = Mapping[tuple[str, float, float], Refreshes]
+"""By protection, β and rate."""
 
 
-def _paths(refreshes: int, options: Options) -> Mapping[tuple[str, float], Refreshes]:
-    protections = ((_FLIGHT, 1, False, BETAS), (_ALONE, PROCESSES, False, (1.0,)), (_LEASE, PROCESSES, True, BETAS))
-    options.progress(0.4, "read path: nothing early, nothing shared")
-    paths = {
-        (_NONE, 0.0): read_through(shape(0.0), PATH_RATE, min(refreshes, 40), processes=PROCESSES, seed=options.seed)
-    }
-    for place, (name, processes, lease, betas) in enumerate(protections):
-        for beta in betas:
-            options.progress(0.42 + 0.07 * place, f"read path: {name}, β = {beta:g}")
-            paths[name, beta] = read_through(
-                shape(beta, lease=lease), PATH_RATE, refreshes, processes=processes, seed=options.seed
+def _paths(refreshes: Mapping[float, int], options: Options) -> _Paths:
+    """The read path of one process, and of several that share Redis and its leases."""
+    paths = {}
+    for place, (rate, beta) in enumerate((rate, beta) for rate in RATES for beta in BETAS):
+        options.progress(0.4 + 0.2 * place / 12, f"read path: rδ = {rate:g}, β = {beta:g}")
+        for name, processes in ((_FLIGHT, 1), (_LEASE, PROCESSES)):
+            paths[name, beta, rate] = read_through(
+                shape(beta, lease=name == _LEASE), rate, refreshes[rate], processes=processes, seed=options.seed
             )
     return paths
+
+
+def _contrasts(options: Options) -> Mapping[str, Refreshes]:
+    """What it is like without the one or the other."""
+    options.progress(0.6, f"read path: {_NONE}")
+
+    def seen(beta: float) -> Refreshes:
+        shape_ = shape(beta, lease=False)
+        return read_through(shape_, CONTRAST_RATE, CONTRAST_REFRESHES, processes=PROCESSES, seed=options.seed)
+
+    return {_NONE: seen(0.0), _ALONE: seen(1.0)}
+
+
+def _as_json(seen: Refreshes) -> dict[str, float]:
+    return {
+        "refreshes": len(seen.loads),
+        "mean": _mean(seen.loads),
+        "most": max(seen.loads),
+        "gap": _mean(seen.gaps),
+        "waited": seen.waited,
+        "reads": seen.reads,
+    }
 
 
 def _by_theory(beta: float, rate: float) -> dict[str, float]:
@@ -164,27 +181,13 @@ def _worst(cells: Mapping[tuple[float, float], Cell]) -> tuple[str, float]:
     return which, off_by
 
 
-def _path_verdicts(paths: Mapping[tuple[str, float], Refreshes]) -> list[Verdict]:
-    none = paths[_NONE, 0.0]
-    expected = theory.unprotected(PATH_RATE)
-    # A Poisson number of reads while the first load runs: the mean of n is within 4/√n of its root, nearly always.
-    room = 4 * (PATH_RATE / len(none.loads)) ** 0.5
-    verdicts = [
-        held(
-            f"loads an expiry, {_NONE}",
-            f"1 + rδ = {expected:g}",
-            f"{_mean(none):.1f}",
-            f"{expected:g} ± {room:.1f}",
-            abs(_mean(none) - expected) <= room,
-            f"Four standard deviations of a mean of {len(none.loads)} Poisson numbers.",
-        )
-    ]
-    for name in (_FLIGHT, _LEASE):
-        seen = [paths[name, beta] for beta in BETAS]
-        loads = [count for one in seen for count in one.loads]
+def _path_verdicts(paths: _Paths) -> list[Verdict]:
+    verdicts = []
+    for protection, of in ((_FLIGHT, "1 process"), (_LEASE, f"{PROCESSES} processes")):
+        loads = [count for (name, _, _), seen in paths.items() if name == protection for count in seen.loads]
         verdicts.append(
             held(
-                f"loads a refresh, {name}",
+                f"loads a refresh through the read path, {protection}, {of}",
                 "1",
                 f"{sum(loads) / len(loads):g} in {len(loads):,} refreshes, at most {max(loads)}",
                 "1 exactly",
@@ -192,6 +195,29 @@ def _path_verdicts(paths: Mapping[tuple[str, float], Refreshes]) -> list[Verdict
             )
         )
     return verdicts
+
+
+def _contrast_verdicts(contrasts: Mapping[str, Refreshes]) -> list[Verdict]:
+    none, alone = contrasts[_NONE].loads, contrasts[_ALONE].loads
+    expected = theory.unprotected(CONTRAST_RATE)
+    room = 4 * (CONTRAST_RATE / len(none)) ** 0.5
+    return [
+        held(
+            f"loads an expiry at rδ = {CONTRAST_RATE:g}, {_NONE}",
+            f"1 + rδ = {expected:g}",
+            f"{_mean(none):.1f}",
+            f"{expected:g} ± {room:.1f}",
+            abs(_mean(none) - expected) <= room,
+            f"Four standard deviations of the mean of {len(none)} Poisson numbers: the reads during the first load.",
+        ),
+        held(
+            f"loads a refresh at β = 1, {_ALONE}",
+            "as uncoordinated as they are many",
+            f"{_mean(alone):.2f}",
+            f"≤ {PROCESSES}",
+            max(alone) <= PROCESSES,
+        ),
+    ]
 
 
 def _theory_table(cells: Mapping[tuple[float, float], Cell]) -> Table:
@@ -224,37 +250,33 @@ def _theory_table(cells: Mapping[tuple[float, float], Cell]) -> Table:
     )
 
 
-def _path_table(paths: Mapping[tuple[str, float], Refreshes]) -> Table:
+def _path_table(paths: _Paths) -> Table:
+    rows = []
+    for rate in RATES:
+        for beta in BETAS:
+            flight, lease = paths[_FLIGHT, beta, rate], paths[_LEASE, beta, rate]
+            cells = [f"{len(flight.loads):,}", f"{theory.mean_gap(beta, rate):.2f}"]
+            for seen in (flight, lease):
+                cells += [f"{_mean(seen.loads):.2f}", f"{max(seen.loads)}", f"{_mean(seen.gaps):.2f}"]
+            rows.append(Row(f"rδ = {rate:g}, β = {beta:g}", cells))
     return Table(
-        f"Loads a refresh through the whole read path, rδ = {PATH_RATE:g}",
-        ["refreshes", "mean", "most", "reads", "waited"],
-        [
-            Row(
-                name if name == _NONE else f"β = {beta:g}, {name}",
-                [
-                    f"{len(seen.loads):,}",
-                    f"{_mean(seen):.2f}",
-                    f"{max(seen.loads)}",
-                    f"{seen.reads:,}",
-                    f"{seen.waited:,}",
-                ],
-            )
-            for (name, beta), seen in paths.items()
-        ],
+        f"Loads a refresh through the whole read path: singleflight, 1 process | and the lease, {PROCESSES} processes",
+        ["refreshes", "gap/δ, theory", _FLIGHT, "most", "gap/δ", _LEASE, "most", "gap/δ"],
+        rows,
     )
 
 
-def _mean(seen: Refreshes) -> float:
-    return sum(seen.loads) / len(seen.loads)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
-def _loads_chart(cells: Mapping[tuple[float, float], Cell], paths: Mapping[tuple[str, float], Refreshes]) -> Chart:
+def _loads_chart(cells: Mapping[tuple[float, float], Cell], paths: _Paths) -> Chart:
     curve = [0.5 * 2 ** (n / 20) for n in range(61)]
     series = [Series("e^(1/β)", [(beta, theory.mean_loads(beta)) for beta in curve], "blue")]
     for rate, color in zip(RATES, ("amber", "vermilion", "purple"), strict=True):
         points = [(beta, cells[beta, rate].mean.value) for beta in BETAS]
         series.append(Series(f"rδ = {rate:g}", points, color, "points"))
-    behind = [(beta, _mean(paths[_LEASE, beta])) for beta in BETAS]
+    behind = [(beta, _mean(paths[_LEASE, beta, 100.0].loads)) for beta in BETAS]
     series.append(Series("through the read path", behind, "green"))
     svg = xy_chart(
         "Mean loads a refresh by β: theory, simulated, and through the read path",

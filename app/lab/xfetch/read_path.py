@@ -26,9 +26,13 @@ LATEST_LOADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Refreshes:
-    """A key's refreshes: the loads of each, and of all `reads` those that `waited` for anything."""
+    """A key's refreshes: the loads of each, and how long before the expiry it began, in loads' times.
+
+    Of all `reads` those that `waited` for anything.
+    """
 
     loads: Sequence[int]
+    gaps: Sequence[float]
     waited: int
     reads: int
 
@@ -74,6 +78,7 @@ async def _read_through(shape: Shape, rate: float, refreshes: int, processes: in
     await fleet[0].loader.read(KEY)
     await asyncio.gather(*(process.loader.read(KEY) for process in fleet))
     loads: list[int] = []
+    gaps: list[float] = []
     waiting: set[asyncio.Task[object]] = set()
     reads = waited = 0
     for _ in range(refreshes):
@@ -91,6 +96,7 @@ async def _read_through(shape: Shape, rate: float, refreshes: int, processes: in
                 task.add_done_callback(waiting.discard)
         await asyncio.gather(*waiting)
         loads.append(len(begins) - known)
+        gaps.append((expires_at - begins[known]) / LOAD_S)
     for process in fleet:
         await process.aclose()
-    return Refreshes(loads, waited, reads)
+    return Refreshes(loads, gaps, waited, reads)
