@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
 
-from google.protobuf import json_format
+from google.protobuf import json_format, message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 
 from app.loom.call import Direction, Headers
 from app.loom.rules.model import Abort, HeaderEdits, Path, Rule
+
+_ANY: Final = "google.protobuf.Any"
 
 
 class MutationError(Exception):
@@ -110,8 +114,32 @@ def _is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
+@contextmanager
+def _held(message: Message, path: Path, rule: Rule) -> Iterator[Message]:
+    """What a message holds of its type: an `Any` the message in it, which is put back, any other one itself."""
+    if message.DESCRIPTOR.full_name != _ANY:
+        yield message
+        return
+    packed = cast("AnyMessage", message)
+    name = packed.type_url.rpartition("/")[2]
+    try:
+        found: Any = message.DESCRIPTOR.file.pool.FindMessageTypeByName(name)
+        inner = message_factory.GetMessageClass(found).FromString(packed.value)
+    except (KeyError, DecodeError) as error:
+        why = "is not known" if isinstance(error, KeyError) else "is not what its bytes are"
+        reason = f"the type that is in it, {name or 'none'}, {why}"
+        raise MutationError(f"rule {rule.number}: {'.'.join(path)}: {reason}") from error
+    yield inner
+    packed.value = inner.SerializeToString()
+
+
 def _set(message: Message, path: Path, value: Any, rule: Rule, rest: Path | None = None) -> None:
-    name, *more = path if rest is None else rest
+    with _held(message, path, rule) as held:
+        _set_field(held, path, value, rule, path if rest is None else rest)
+
+
+def _set_field(message: Message, path: Path, value: Any, rule: Rule, rest: Path) -> None:
+    name, *more = rest
     field = _field(message, name, path, rule)
     if not more:
         message.ClearField(field.name)
@@ -163,7 +191,12 @@ def _has_messages(map_field: FieldDescriptor) -> bool:
 
 
 def _delete(message: Message, path: Path, rule: Rule, rest: Path | None = None) -> None:
-    name, *more = path if rest is None else rest
+    with _held(message, path, rule) as held:
+        _delete_field(held, path, rule, path if rest is None else rest)
+
+
+def _delete_field(message: Message, path: Path, rule: Rule, rest: Path) -> None:
+    name, *more = rest
     field = _field(message, name, path, rule)
     if not more:
         message.ClearField(field.name)
