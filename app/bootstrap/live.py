@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from app import __version__
 from app.live.hub import Hub
-from app.live.live import INTERVAL_S, Live
+from app.live.live import INTERVAL_S, OWN, Live
 from app.live.meter import Meter
+from app.live.recorder import Recorder
 from app.proto.template.v1 import template_pb2
 from app.settings import Settings
 from app.telemetry.metrics import SECONDS, Metrics
@@ -30,7 +31,9 @@ def live_page(settings: Settings, metrics: Metrics, stack: AsyncExitStack, close
             "links": [],
         }
 
-    live = Live(hub=Hub(metrics.live_page), meter=meter, mode=settings.mode.value, bounds_s=SECONDS, hello=hello)
+    hub, mode = Hub(metrics.live_page), settings.mode.value
+    recorder = Recorder(lambda drawn: hub.stampede(OWN, drawn, own=True), app=OWN, mode=mode)
+    live = Live(hub=hub, meter=meter, mode=mode, bounds_s=SECONDS, recorder=recorder, hello=hello)
     stack.push_async_callback(live.aclose, close_timeout_s)
     return live
 

@@ -28,6 +28,8 @@ from app.concurrency.clock import wall
 from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
 from app.domain.errors import OverloadedError, StorageUnavailableError
+from app.live.recorded import RecordedFlights, RecordedRemote, recorded_load
+from app.live.recorder import Recorder
 from app.service import to_payload
 from app.settings import Mode, Settings
 from app.storage.templates import TemplateRepository
@@ -59,7 +61,12 @@ class ReadPath:
 
 
 async def read_path(
-    settings: Settings, repository: TemplateRepository, metrics: Metrics, traced: Untraced, stack: AsyncExitStack
+    settings: Settings,
+    repository: TemplateRepository,
+    metrics: Metrics,
+    traced: Untraced,
+    recorder: Recorder,
+    stack: AsyncExitStack,
 ) -> ReadPath:
     """Connected to Redis where that is there. The loader is the caller's to close, before the stack is."""
     full = settings.mode is Mode.FULL
@@ -74,11 +81,11 @@ async def read_path(
     floor_life_s = (
         settings.cache_ttl_s + max(settings.grace_s, settings.stale_if_error_s) + 2 * settings.load_deadline_s
     )
-    origin = _origin(settings, traced.load(partial(_load, repository)), metrics)
+    origin = _origin(settings, recorded_load(traced.load(partial(_load, repository)), recorder), metrics)
     loader = Loader(
         origin=origin,
         remote=remote,
-        protection=_protection(settings, traced),
+        protection=RecordedFlights(_protection(settings, traced)),
         events=metrics,
         least=LeastLoads(settings.cache_ttl_s),
         background=background,
@@ -114,7 +121,7 @@ def _remote_tier(
         counts=counts_as_failure,
         on_change=on_change,
     )
-    remote = RemoteCache(
+    remote = RecordedRemote(
         client,
         prefix=settings.cache_key_prefix,
         breaker=breaker,

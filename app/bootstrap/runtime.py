@@ -21,6 +21,7 @@ from app.cache.loader import Loader, Reading
 from app.domain.errors import StorageUnavailableError
 from app.health import Health
 from app.live.live import Live
+from app.live.recorder import Recorder
 from app.live.routes import STREAMS, event_routes, page_routes
 from app.service import TemplateService
 from app.settings import Settings
@@ -88,14 +89,14 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
             on_import=metrics.import_ended,
         )
         metrics.watch_imports(lambda: repository.imports_in_flight)
-        path = await read_path(settings, repository, metrics, traced, stack)
+        live = live_page(settings, metrics, stack, CLOSE_TIMEOUT_S)
+        path = await read_path(settings, repository, metrics, traced, live.recorder, stack)
         loader = path.loader
         stack.push_async_callback(loader.aclose, CLOSE_TIMEOUT_S)
         feed = await change_feed(settings, path, metrics, stack)
         watches = watches_of(settings, loader, feed, metrics, stack)
-        service = TemplateService(repository, _ByTemplate(loader), watches)
+        service = TemplateService(repository, _ByTemplate(loader, live.recorder), watches)
         health = Health({"cache": path.remote.answers, "database": partial(_answers, database)})
-        live = live_page(settings, metrics, stack, CLOSE_TIMEOUT_S)
         http_app = create_app(
             service,
             health=health,
@@ -125,10 +126,13 @@ def _import_limits(settings: Settings) -> ImportLimits:
 class _ByTemplate:
     """The loader, which knows keys, as the cache that the use cases ask for, which knows templates."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, recorder: Recorder) -> None:
         self._loader = loader
+        self._recorder = recorder
 
     async def read(self, template_id: int) -> Reading:
+        if self._recorder.is_on:
+            return await self._recorder.read(str(template_id), self._loader.read)
         return await self._loader.read(str(template_id))
 
     async def written(self, template_id: int, version: int, payload: bytes | None) -> None:

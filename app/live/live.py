@@ -10,6 +10,7 @@ from app.concurrency.clock import Clock, monotonic, wall
 from app.concurrency.tasks import TaskSet
 from app.live.hub import Hub, Kind, Subscriber
 from app.live.meter import Meter
+from app.live.recorder import Recorder
 from app.live.sample import Sample, StampedeFactor, between, summed
 
 INTERVAL_S: Final = 1.0
@@ -45,11 +46,13 @@ class Live:
         meter: Meter,
         mode: str,
         bounds_s: Sequence[float],
+        recorder: Recorder,
         hello: Callable[[], dict[str, Any]],
         now: Clock = wall,
         timer: Clock = monotonic,
     ) -> None:
         self.hub = hub
+        self.recorder = recorder
         self._meter = meter
         self._mode = mode
         self._bounds_s = bounds_s
@@ -83,9 +86,11 @@ class Live:
         if self.hub.count(Kind.PAGE) + self.hub.count(Kind.PEER):
             if self._sampling is None:
                 self._sampling = self._tasks.start(self._sample())
+                self.recorder.switch(on=True)
         elif self._sampling is not None:
             self._sampling.cancel()
             self._sampling = None
+            self.recorder.switch(on=False)
 
     async def _sample(self) -> None:
         before, read_at = self._meter.read(), self._timer()
