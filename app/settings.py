@@ -19,6 +19,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
+_MAX_PEERS = 16
+_PEER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")
+_PEER_URL = re.compile(r"http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
 _MAX_TOKENS = 100
 _MIN_TOKEN_CHARS = 16
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -220,6 +223,11 @@ class Settings(BaseSettings):
         500_000, ge=1, description="Most templates that they watch together, counted once for each call."
     )
 
+    live_peers: str = Field(
+        "",
+        description="Other applications, or replicas, that the live page shows beside this one, as in "
+        "`app-unprotected=http://host:8080,app=http://host:8081`; those of one name are added up, `app` is this one's.",
+    )
     drain_delay_s: float = Field(
         0.5, ge=0, le=300, description="After SIGTERM, how long to go on serving while `/ready` says 503."
     )
@@ -245,11 +253,22 @@ class Settings(BaseSettings):
             raise ValueError("must be redis://user:password@host:port/number, special characters percent-encoded")
         return url
 
+    @field_validator("live_peers")
+    @classmethod
+    def _are_peers(cls, peers: str) -> str:
+        _named_urls(peers)
+        return peers
+
     @field_validator("grpc_tokens")
     @classmethod
     def _are_tokens(cls, tokens: str) -> str:
         _tokens_by_name(tokens)
         return tokens
+
+    @property
+    def peers(self) -> list[tuple[str, str]]:
+        """The name and URL of each peer of the live page."""
+        return _named_urls(self.live_peers)
 
     @property
     def grpc_tokens_by_name(self) -> dict[str, str]:
@@ -279,6 +298,19 @@ class Settings(BaseSettings):
         if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
             raise ValueError("APP_GRPC_TLS_CLIENT_CA_FILE needs APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE")
         return self
+
+
+def _named_urls(text: str) -> list[tuple[str, str]]:
+    """Raises `ValueError`."""
+    found = []
+    for number, item in enumerate(text.split(",") if text.strip() else [], 1):
+        name, equals, url = item.strip().partition("=")
+        if not equals or not _PEER_NAME.fullmatch(name) or not _PEER_URL.fullmatch(url):
+            raise ValueError(f"entry {number} must read name=http://host:port, the name of letters, digits and dashes")
+        found.append((name, url))
+    if len(found) > _MAX_PEERS:
+        raise ValueError(f"at most {_MAX_PEERS} peers, there are {len(found)}")
+    return found
 
 
 def _tokens_by_name(text: str) -> dict[str, str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 from app import __version__
+from app.live.http import Place
 from app.live.hub import Hub
 from app.live.live import INTERVAL_S, OWN, Live
 from app.live.meter import Meter
+from app.live.peers import Peer, Peers
 from app.live.recorder import Recorder
 from app.proto.template.v1 import template_pb2
 from app.settings import Settings
@@ -33,7 +36,8 @@ def live_page(settings: Settings, metrics: Metrics, stack: AsyncExitStack, close
 
     hub, mode = Hub(metrics.live_page), settings.mode.value
     recorder = Recorder(lambda drawn: hub.stampede(OWN, drawn, own=True), app=OWN, mode=mode)
-    live = Live(hub=hub, meter=meter, mode=mode, bounds_s=SECONDS, recorder=recorder, hello=hello)
+    peers = Peers([Peer(name, Place.of(url), OWN, partial(hub.stampede, own=False)) for name, url in settings.peers])
+    live = Live(hub=hub, meter=meter, mode=mode, bounds_s=SECONDS, recorder=recorder, peers=peers, hello=hello)
     stack.push_async_callback(live.aclose, close_timeout_s)
     return live
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from app.concurrency.clock import Clock, monotonic, wall
 from app.concurrency.tasks import TaskSet
 from app.live.hub import Hub, Kind, Subscriber
 from app.live.meter import Meter
+from app.live.peers import Peers
 from app.live.recorder import Recorder
 from app.live.sample import Sample, StampedeFactor, between, summed
 
@@ -18,19 +19,6 @@ MAX_TASKS: Final = 8
 """One, and those that were told to end."""
 OWN: Final = "app"
 """What each application calls itself; its peers have other names for it."""
-
-
-class Peers(Protocol):
-    """The other applications that the page shows."""
-
-    def start(self) -> None:
-        """Begin to follow them."""
-
-    async def stop(self) -> None:
-        """Follow them no longer."""
-
-    def latest(self) -> Sequence[tuple[str, Sample]]:
-        """What each said last, by the name that it has here."""
 
 
 class Live:
@@ -47,12 +35,14 @@ class Live:
         mode: str,
         bounds_s: Sequence[float],
         recorder: Recorder,
+        peers: Peers,
         hello: Callable[[], dict[str, Any]],
         now: Clock = wall,
         timer: Clock = monotonic,
     ) -> None:
         self.hub = hub
         self.recorder = recorder
+        self._peers = peers
         self._meter = meter
         self._mode = mode
         self._bounds_s = bounds_s
@@ -81,6 +71,7 @@ class Live:
         """End all, and wait for it, at most so long."""
         self.hub.close()
         await self._tasks.aclose(timeout_s)
+        await self._peers.aclose(timeout_s)
 
     def _look(self) -> None:
         if self.hub.count(Kind.PAGE) + self.hub.count(Kind.PEER):
@@ -91,6 +82,10 @@ class Live:
             self._sampling.cancel()
             self._sampling = None
             self.recorder.switch(on=False)
+        if self.hub.count(Kind.PAGE):
+            self._peers.start()
+        else:
+            self._peers.stop()
 
     async def _sample(self) -> None:
         before, read_at = self._meter.read(), self._timer()
@@ -98,7 +93,7 @@ class Live:
             await asyncio.sleep(INTERVAL_S)
             after, now = self._meter.read(), self._timer()
             own = between(self._mode, before, after, now - read_at, self._bounds_s)
-            self._tell([(OWN, own)])
+            self._tell([(OWN, own), *self._peers.latest()])
             before, read_at = after, now
 
     def _tell(self, found: Sequence[tuple[str, Sample]]) -> None:
