@@ -21,7 +21,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 _MAX_PEERS = 16
 _PEER_NAME = re.compile(r"[A-Za-z0-9-]{1,32}")
-_PEER_URL = re.compile(r"http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
+_SERVER_URL = re.compile(r"http://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?/?", re.ASCII)
 _MAX_TOKENS = 100
 _MIN_TOKEN_CHARS = 16
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -228,6 +228,20 @@ class Settings(BaseSettings):
         description="Other applications, or replicas, that the live page shows beside this one, as in "
         "`app-unprotected=http://host:8080,app=http://host:8081`; those of one name are added up, `app` is this one's.",
     )
+    live_reports_dir: str = Field(
+        "", description="Folder whose reports of scenarios, lab and demo the live page links to; empty for none."
+    )
+    live_controls_url: str = Field(
+        "",
+        description="Where the live page's actions are done, as `http://127.0.0.1:port`; empty allows none. "
+        "`make demo` and `make up` set it.",
+    )
+    live_controls_token: str = Field(
+        "",
+        description="Secret: what this application and who does those actions know each other by; empty has the "
+        "application do none by itself.",
+        repr=False,
+    )
     drain_delay_s: float = Field(
         0.5, ge=0, le=300, description="After SIGTERM, how long to go on serving while `/ready` says 503."
     )
@@ -258,6 +272,13 @@ class Settings(BaseSettings):
     def _are_peers(cls, peers: str) -> str:
         _named_urls(peers)
         return peers
+
+    @field_validator("live_controls_url")
+    @classmethod
+    def _is_controls_url(cls, url: str) -> str:
+        if url and not _is_url_of_server(url):
+            raise ValueError("must read http://host:port")
+        return url
 
     @field_validator("grpc_tokens")
     @classmethod
@@ -297,6 +318,8 @@ class Settings(BaseSettings):
             raise ValueError("APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE need each other")
         if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
             raise ValueError("APP_GRPC_TLS_CLIENT_CA_FILE needs APP_GRPC_TLS_CERT_FILE and APP_GRPC_TLS_KEY_FILE")
+        if self.live_controls_url and not self.live_controls_token:
+            raise ValueError("APP_LIVE_CONTROLS_URL needs APP_LIVE_CONTROLS_TOKEN")
         return self
 
 
@@ -305,12 +328,17 @@ def _named_urls(text: str) -> list[tuple[str, str]]:
     found = []
     for number, item in enumerate(text.split(",") if text.strip() else [], 1):
         name, equals, url = item.strip().partition("=")
-        if not equals or not _PEER_NAME.fullmatch(name) or not _PEER_URL.fullmatch(url):
+        if not equals or not _PEER_NAME.fullmatch(name) or not _is_url_of_server(url):
             raise ValueError(f"entry {number} must read name=http://host:port, the name of letters, digits and dashes")
         found.append((name, url))
     if len(found) > _MAX_PEERS:
         raise ValueError(f"at most {_MAX_PEERS} peers, there are {len(found)}")
     return found
+
+
+def _is_url_of_server(url: str) -> bool:
+    found = _SERVER_URL.fullmatch(url)
+    return found is not None and int(found["port"] or 80) <= 65_535
 
 
 def _tokens_by_name(text: str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from app.api.grpc.server import GrpcServer
 from app.api.http.app import create_app
 from app.bootstrap.changes import change_feed, watches_of
 from app.bootstrap.grpc import grpc_server, grpc_tls
-from app.bootstrap.live import live_page
+from app.bootstrap.live import live_page, live_routes
 from app.bootstrap.read_path import read_path
 from app.cache.loader import Loader, Reading
 from app.domain.errors import StorageUnavailableError
 from app.health import Health
 from app.live.live import Live
 from app.live.recorder import Recorder
-from app.live.routes import STREAMS, event_routes, page_routes
+from app.live.routes import STREAMS
 from app.service import TemplateService
 from app.settings import Settings
 from app.storage.imports import ImportLimits
@@ -107,7 +107,7 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
             receive_timeout_s=settings.http_receive_timeout_s,
             fresh=loader.fresh,
             tracer=traced.tracer,
-            pages=[page_routes(), event_routes(live)],
+            pages=live_routes(settings, live, metrics, service, loader, repository),
             streams=STREAMS,
         )
         grpc = grpc_server(settings, service, fresh=loader.fresh, tls=tls, metrics=metrics, tracer=traced.tracer)

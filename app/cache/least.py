@@ -33,6 +33,10 @@ class LeastLoads:
         self._window_ends.move_to_end(key)  # so that the order of the map stays the order of the windows
         return True
 
+    def forget(self, key: str) -> None:
+        """The window of `key` ends."""
+        self._window_ends.pop(key, None)
+
     def clear(self) -> None:
         """All windows end: a perfect cache would have to load now, too."""
         self._window_ends.clear()

@@ -216,6 +216,15 @@ class Loader:
         self._protection.forget_all()
         self._least.clear()
 
+    async def expire(self, key: str) -> bool:
+        """End the life of what this process and Redis hold of `key`: the next read loads. Whether Redis took it."""
+        taken = await self._remote.remove(key)  # first, so that no read in between takes it from there
+        if self._memory is not None:
+            self._memory.drop(key)
+        self._protection.forget(key)
+        self._least.forget(key)
+        return taken
+
     async def aclose(self, timeout_s: float) -> None:
         """Take no new reads, give those in hand `timeout_s` seconds, and end what runs in the background."""
         await self._protection.aclose(timeout_s)

@@ -158,6 +158,10 @@ class RemoteCache:
         """From now on nothing of `key` below `version` is stored. Whether Redis took it."""
         return await self._attempt("invalidate", lambda: self._run_invalidate(key, version)) is not None
 
+    async def remove(self, key: str) -> bool:
+        """Remove the value of `key`, if there is one; what is known of its version stays. Whether Redis took it."""
+        return await self._attempt("invalidate", lambda: self._client.unlink(self.names(key)[0].encode())) is not None
+
     async def note(self, name: str, text: str) -> None:
         """Write a word of this cache's own, which is no key's; it is lost where Redis can't take it."""
         await self._attempt("put", lambda: self._note(keys=[f"{self._prefix}:{name}"], args=[text]))

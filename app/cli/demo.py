@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -17,14 +19,17 @@ from app.cli.failure import CommandError
 from app.cli.first_calls import first_calls
 from app.cli.serve import settings_or_fail
 from app.cli.signals import terminated_as_interrupted
-from app.cli.stack import APP_ROLE, LOADTEST_ROLE, UNPROTECTED_ROLE, announced, app_environment, loom_before
+from app.cli.stack import APP_ROLE, LOADTEST_ROLE, UNPROTECTED_ROLE, announced, app_environment, controls, loom_before
 from app.cli.up import show_addresses, stay_up
 from app.embedded.child import Child
 from app.embedded.directory import LogDirectory
 from app.embedded.errors import EmbeddedError
 from app.embedded.loom import LoomProcess
 from app.embedded.replica import Replica
+from app.embedded.server import free_port
 from app.embedded.stack import EmbeddedStack
+from app.live.live import OWN
+from app.live.stage import App, Stage
 from app.loadtest.errors import LoadtestError
 from app.loadtest.log import RunLog
 from app.loadtest.pages import compare_html, figures
@@ -40,6 +45,7 @@ C = TypeVar("C", bound=Child)
 
 LOAD_DELAY_MS = 50
 """Added to each database load, so that a stampede shows on a machine where the real load takes half a millisecond."""
+UNPROTECTED_NAME, UNPROTECTED_HTTP_PORT = "app-unprotected", 8081
 JSON_FILE, HTML_FILE = Path("out/demo.json"), Path("out/demo.html")
 
 
@@ -47,8 +53,8 @@ def demo() -> None:
     """Show a stampede and its cure: the same load against an unprotected app, then against a protected one.
 
     Starts PostgreSQL, Valkey and the apps by itself; prints one table, writes out/demo.json and out/demo.html, and
-    stays up until Ctrl-C, with Loom in front of the protected app's gRPC. With DEMO_ONCE=1 in the environment it ends
-    when the figures are printed.
+    stays up until Ctrl-C: both apps on one live page, and Loom in front of the protected one. With DEMO_ONCE=1 in the
+    environment it ends when the figures are printed.
     """
     console = Console(highlight=False)
     mode = settings_or_fail().mode
@@ -67,9 +73,11 @@ def demo() -> None:
 
 def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
     console.print("starting PostgreSQL and Valkey …")
-    with LogDirectory("logs") as logs, EmbeddedStack() as stack:
+    with LogDirectory("logs") as logs, EmbeddedStack() as stack, controls(console) as (controller, live):
         before = _measure(console, stack, Mode.NONE, UNPROTECTED_ROLE, logs)
-        with _app(stack, mode, APP_ROLE, logs) as replica:
+        unprotected_port = _free_port(UNPROTECTED_HTTP_PORT)
+        peers = {"APP_LIVE_PEERS": f"{UNPROTECTED_NAME}=http://127.0.0.1:{unprotected_port}"}
+        with _app(stack, mode, APP_ROLE, logs, {**live, **peers}) as replica:
             runs = [before, _load(console, stack, mode, APP_ROLE, replica)]
             delay_ms = os.environ.get("APP_LOAD_DELAY_MS", LOAD_DELAY_MS)
             console.print(figures(runs, f"The same load, {delay_ms} ms a database load"))
@@ -80,11 +88,30 @@ def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
             )
             problems = [f"{log.mode}: {complaint}" for log in runs for complaint in complaints(log)]
             if not once and not problems:
-                with _loom(replica, logs) as loom, announced(stack, replica, loom, APP_ROLE) as said:
+                token = {"APP_LIVE_CONTROLS_TOKEN": controller.token, "APP_HTTP_PORT": str(unprotected_port)}
+                with (
+                    _unprotected(stack, logs, token) as unprotected,
+                    _loom(replica, logs) as loom,
+                    announced(stack, replica, loom, APP_ROLE) as said,
+                    controller.serving(
+                        Stage(
+                            stack.redis,
+                            [App(OWN, replica), App(UNPROTECTED_NAME, unprotected)],
+                            controller.token,
+                            mode,
+                            {"Loom": loom.url},
+                        )
+                    ),
+                ):
                     first_calls(loom.target)
                     show_addresses(console, said)
-                    console.print("The protected app stays up, Loom in front of it; Ctrl-C ends it all.")
-                    stay_up(console, replica, loom)
+                    console.print(
+                        f"Both apps stay up, the unprotected one at {unprotected.http_url}; the live page shows both. "
+                        "Ctrl-C ends it all.",
+                        markup=False,
+                        soft_wrap=True,
+                    )
+                    stay_up(console, replica, unprotected, loom)
             return problems
 
 
@@ -94,19 +121,40 @@ def _measure(console: Console, stack: EmbeddedStack, mode: Mode, role: str, logs
 
 
 @contextmanager
-def _app(stack: EmbeddedStack, mode: Mode, role: str, logs: Path) -> Iterator[Replica]:
+def _app(
+    stack: EmbeddedStack, mode: Mode, role: str, logs: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Replica]:
     """An app with a database role and Redis keys of its own, so that nothing of one run is left for the next."""
-    environment = {
+    environment = {**_environment(stack, mode, role), **(settings or {})}
+    usual = {"APP_HTTP_PORT": "8080", "APP_GRPC_PORT": "50051"}
+    log = logs / f"{role}.log"
+    with _first_to_start(Replica({**environment, **usual}, log=log), Replica(environment, log=log)) as replica:
+        yield replica
+
+
+@contextmanager
+def _unprotected(stack: EmbeddedStack, logs: Path, settings: Mapping[str, str]) -> Iterator[Replica]:
+    """The unprotected app once more, to stay."""
+    environment = {**_environment(stack, Mode.NONE, UNPROTECTED_ROLE), **settings}
+    with Replica(environment, log=logs / f"{UNPROTECTED_ROLE}.log") as replica:
+        yield replica
+
+
+def _environment(stack: EmbeddedStack, mode: Mode, role: str) -> dict[str, str]:
+    return {
         "APP_LOAD_DELAY_MS": str(LOAD_DELAY_MS),
         **app_environment(stack),
         "APP_MODE": mode.value,
         "APP_DATABASE_URL": stack.postgres.url(role),
         "APP_CACHE_KEY_PREFIX": role,
     }
-    usual = {"APP_HTTP_PORT": "8080", "APP_GRPC_PORT": "50051"}
-    log = logs / f"{role}.log"
-    with _first_to_start(Replica({**environment, **usual}, log=log), Replica(environment, log=log)) as replica:
-        yield replica
+
+
+def _free_port(usual: int) -> int:
+    """This one, or another where it is taken."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", usual)):
+        return usual
+    return free_port("127.0.0.1")
 
 
 @contextmanager

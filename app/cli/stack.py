@@ -8,9 +8,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rich.console import Console
+
 from app.embedded.loom import LoomProcess
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
+from app.live.controller import Controller
 from app.loadtest.target import STACK_FILE
 from app.report.files import write_json
 
@@ -59,6 +62,27 @@ def announced(
         yield said
     finally:
         _withdraw(file)
+
+
+@contextlib.contextmanager
+def controls(console: Console) -> Iterator[tuple[Controller, dict[str, str]]]:
+    """A controller for the live page, which listens from now on, and the settings by which an app finds it.
+
+    It answers once it is `serving`.
+    """
+
+    def say(what: str) -> None:
+        console.print(f"live page: {what}", markup=False)
+
+    with contextlib.closing(Controller(say)) as controller:
+        yield (
+            controller,
+            {
+                "APP_LIVE_CONTROLS_URL": controller.url,
+                "APP_LIVE_CONTROLS_TOKEN": controller.token,
+                "APP_LIVE_REPORTS_DIR": str(STACK_FILE.parent.resolve()),
+            },
+        )
 
 
 def loom_before(

@@ -11,11 +11,13 @@ from rich.console import Console
 from app.cli.failure import CommandError
 from app.cli.serve import settings_or_fail
 from app.cli.signals import terminated_as_interrupted, wait_for_interrupt
-from app.cli.stack import announced, app_environment, loom_before
+from app.cli.stack import announced, app_environment, controls, loom_before
 from app.embedded.child import Child, ChildEndedError
 from app.embedded.errors import EmbeddedError
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
+from app.live.live import OWN
+from app.live.stage import App, Stage
 from app.loadtest.target import KEY_PREFIX
 from app.report.files import ReportError
 
@@ -38,18 +40,24 @@ def up(
     The app's settings are taken from the environment (docs/settings.md), its addresses from the flags.
     """
     console = Console(stderr=True, highlight=False)
-    settings_or_fail()
+    mode = settings_or_fail().mode
     with terminated_as_interrupted():
         try:
             console.print("starting PostgreSQL and Valkey …")
-            with EmbeddedStack(postgres_port=postgres_port, redis_port=redis_port) as stack:
+            with (
+                EmbeddedStack(postgres_port=postgres_port, redis_port=redis_port) as stack,
+                controls(console) as (controller, live),
+            ):
                 console.print("starting the app and Loom …")
-                environment = app_environment(stack, APP_HTTP_PORT=str(http_port), APP_GRPC_PORT=str(grpc_port))
+                environment = app_environment(stack, APP_HTTP_PORT=str(http_port), APP_GRPC_PORT=str(grpc_port), **live)
                 prefix = environment.get("APP_CACHE_KEY_PREFIX", KEY_PREFIX)
                 with (
                     Replica(environment) as replica,
                     loom_before(replica, environment, port=loom_port, ui_port=loom_ui_port) as loom,
                     announced(stack, replica, loom, prefix) as said,
+                    controller.serving(
+                        Stage(stack.redis, [App(OWN, replica)], controller.token, mode, {"Loom": loom.url})
+                    ),
                 ):
                     if json_line:
                         print(json.dumps(said), flush=True)
@@ -79,7 +87,8 @@ def stay_up(console: Console, *children: Child) -> None:
 def show_addresses(console: Console, said: dict[str, str | int]) -> None:
     """The addresses of a running stack, for people."""
     console.print(
-        f'\n  try         curl "{said["http_url"]}/template-details?id=1"\n'
+        f"\n  live page   {said['http_url']}/\n"
+        f'  try         curl "{said["http_url"]}/template-details?id=1"\n'
         f"  API         {said['http_url']}/docs\n"
         f"  metrics     {said['http_url']}/metrics\n"
         f"  gRPC        {said['grpc_target']}\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from app.concurrency.clock import Clock, monotonic, wall
@@ -36,7 +36,6 @@ class Live:
         bounds_s: Sequence[float],
         recorder: Recorder,
         peers: Peers,
-        hello: Callable[[], dict[str, Any]],
         now: Clock = wall,
         timer: Clock = monotonic,
     ) -> None:
@@ -46,7 +45,6 @@ class Live:
         self._meter = meter
         self._mode = mode
         self._bounds_s = bounds_s
-        self._hello = hello
         self._now = now
         self._timer = timer
         self._factors: dict[str, StampedeFactor] = {}
@@ -59,9 +57,9 @@ class Live:
         """Whether somebody looks."""
         return self._sampling is not None
 
-    def subscribe(self, kind: Kind) -> Subscriber:
+    def subscribe(self, kind: Kind, hello: dict[str, Any]) -> Subscriber:
         """Raises `TooManySubscribersError`."""
-        return self.hub.subscribe(kind, self._hello(), OWN)
+        return self.hub.subscribe(kind, hello, OWN)
 
     def end_streams(self) -> None:
         """The service is about to stop: pages are to come again, to whoever serves next."""

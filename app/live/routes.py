@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 
 from app.api.http import problems
+from app.live.greeting import Greeting
 from app.live.hub import Kind, TooManySubscribersError
 from app.live.live import Live
 from app.live.stream import EventStream
@@ -49,15 +50,16 @@ def page_routes() -> APIRouter:
     return router
 
 
-def event_routes(live: Live) -> APIRouter:
+def event_routes(live: Live, greeting: Greeting) -> APIRouter:
     """What the page shows, as it comes."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(EVENTS)
     async def events(request: Request) -> Response:
         kind = Kind.PEER if request.query_params.get("for") == "peer" else Kind.PAGE
+        hello = await greeting.fields()
         try:
-            subscriber = live.subscribe(kind)
+            subscriber = live.subscribe(kind, hello)
         except TooManySubscribersError as error:
             return problems.problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "too_many_streams", str(error), headers={"Retry-After": "5"}

@@ -48,16 +48,17 @@ class _ClosedError(RequestError):
 class Connection:
     """One connection, one request at a time; it reconnects by itself when the server closed it.
 
-    `timeout_s` bounds each request whole, connecting and the retry included.
+    `timeout_s` bounds each request whole, connecting and the retry included. `headers` are whole lines, for every
+    request.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+    def __init__(self, host: str, port: int, timeout_s: float, headers: str = "") -> None:
         self._host = host
         self._port = port
         self._timeout_s = timeout_s
         self._wire: _Wire | None = None
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._head = f" HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\n".encode("ascii")
+        self._head = f" HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\n{headers}".encode("ascii")
         self._tail = self._head + b"\r\n"
 
     async def open(self) -> None:

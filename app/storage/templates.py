@@ -109,7 +109,8 @@ class TemplateRepository:
         self._database = database
         self._requests = WriteRequests(database, on_request)
         self._imports = TemplateImports(database, self._requests, import_limits, on_import)
-        self._load_delay_s = load_delay_ms / 1000
+        self.load_delay_s = load_delay_ms / 1000
+        """May be changed while loads are under way: those that begin from then on have it."""
         self._on_load = on_load
 
     @property
@@ -133,7 +134,7 @@ class TemplateRepository:
 
         async def load(connection: PooledConnection) -> asyncpg.Record | None:
             started = time.perf_counter()
-            row = await connection.fetchrow(_LOAD, template_id, self._load_delay_s)
+            row = await connection.fetchrow(_LOAD, template_id, self.load_delay_s)
             self._on_load(time.perf_counter() - started)
             return row
 

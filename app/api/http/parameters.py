@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from typing import TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from app.api.http.disconnect import ClientDisconnectedError
@@ -21,6 +22,8 @@ from app.api.http.schemas import TemplateBody
 from app.domain.errors import InvalidInputError, Violation
 from app.domain.template import MAX_ID, TemplateDraft
 from app.domain.write_request import check_request_id
+
+B = TypeVar("B", bound=BaseModel)
 
 MAX_VIOLATIONS = 20
 """More are not told: a body can have as many unknown fields as it has room for."""
@@ -141,6 +144,12 @@ def _tags(text: str) -> list[str] | None:
 
 async def draft(request: Request, *, max_bytes: int, timeout_s: float) -> TemplateDraft:
     """The body as a draft: JSON with exactly the fields `name` and `body`, at most `max_bytes` long."""
+    body = await json_body(request, TemplateBody, max_bytes=max_bytes, timeout_s=timeout_s)
+    return TemplateDraft(body.name, body.body)
+
+
+async def json_body(request: Request, model: type[B], *, max_bytes: int, timeout_s: float) -> B:
+    """The body as the model has it: JSON, each field at most once, at most `max_bytes` long."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaTypeError("the body must be sent as application/json")
@@ -151,16 +160,17 @@ async def draft(request: Request, *, max_bytes: int, timeout_s: float) -> Templa
         raise UnsupportedMediaTypeError("the body must be sent without a content encoding")
     raw = await _body(request, max_bytes, timeout_s)
     try:
-        body = TemplateBody.model_validate_json(raw)
+        body = model.model_validate_json(raw)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         if problems[0]["type"] == "json_invalid":
             raise MalformedRequestError(problems[0]["msg"]) from None
         raise InvalidInputError(*(_violation(p["loc"], p["msg"]) for p in problems[:MAX_VIOLATIONS])) from None
     # The parser above takes the last of several; the next reader of the same bytes may take the first.
-    if len(json.loads(raw, object_pairs_hook=list, parse_int=str)) != len(TemplateBody.model_fields):
+    names = [name for name, _ in json.loads(raw, object_pairs_hook=list, parse_int=str)]
+    if len(names) != len(set(names)):
         raise MalformedRequestError("a field is given more than once")
-    return TemplateDraft(body.name, body.body)
+    return body
 
 
 def _violation(location: tuple[int | str, ...], reason: str) -> Violation:

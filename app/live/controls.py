@@ -1,0 +1,74 @@
+"""The actions as the application knows them: asked of the controller, in the process that started the servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from app.live.actions import ACTIONS, ActionError, Arguments
+from app.live.http import HttpError, Place, asked
+from app.telemetry.live_page import LivePageMetrics
+
+STATE_TIMEOUT_S: Final = 1.0
+ACTION_TIMEOUT_S: Final = 60.0
+"""Above what the longest action takes, a stampede whose every load runs into its deadline."""
+MAX_ANSWER_BYTES: Final = 65_536
+
+Mark = Callable[[str, str], None]
+"""Told the action's name and what was done."""
+
+
+class Controls:
+    """Asks the controller at `place`, which knows `token`."""
+
+    def __init__(self, place: Place, token: str, metrics: LivePageMetrics, mark: Mark) -> None:
+        self._place = place
+        self._token = token
+        self._metrics = metrics
+        self._mark = mark
+
+    async def state(self) -> dict[str, Any] | None:
+        """What can be done and how things are; `None` where the controller does not say."""
+        try:
+            status, fields = await self._ask("GET", "/state", b"", STATE_TIMEOUT_S)
+        except HttpError:
+            return None
+        return fields if status == HTTPStatus.OK else None
+
+    async def do(self, name: str, arguments: Arguments) -> str:
+        """Have it done; returns what was done, which is marked. Raises `ActionError`."""
+        assert name in ACTIONS  # noqa: S101 - it is a label
+        body = arguments.model_dump_json().encode()
+        try:
+            status, fields = await self._ask("POST", f"/actions/{name}", body, ACTION_TIMEOUT_S)
+        except HttpError as error:
+            self._metrics.action_ended(name, "failed")
+            raise ActionError(502, "controller_away", f"who is to do it does not answer: {error}") from None
+        if status != HTTPStatus.OK:
+            self._metrics.action_ended(name, "refused" if status < 500 else "failed")
+            raise ActionError(status, str(fields.get("code")), str(fields.get("detail")))
+        done = str(fields.get("done"))
+        # Nothing is awaited between the answer and the mark: with the mode, the controller ends this process next.
+        self._mark(name, str(fields.get("mark", done)))
+        self._metrics.action_ended(name, "done")
+        return done
+
+    async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, dict[str, Any]]:
+        head = self._place.head(
+            method,
+            path,
+            f"Authorization: Bearer {self._token}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        )
+        async with asked(self._place, head + b"\r\n" + body) as answer:
+            raw = await answer.whole(timeout_s, MAX_ANSWER_BYTES)
+            try:
+                fields = json.loads(raw)
+            except ValueError:
+                fields = None
+            if not isinstance(fields, dict):
+                raise HttpError("its answer is no JSON object")
+            return answer.status, fields
