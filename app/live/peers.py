@@ -21,7 +21,7 @@ SILENCE_S: Final = 5.0
 """A peer that says nothing for so long is asked anew; it has something to say each second."""
 FRESH_S: Final = 2.5
 """What it said longer ago is not what it does now."""
-MAX_EVENT_BYTES: Final = 4 << 20
+MAX_EVENT_BYTES: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
 
