@@ -109,6 +109,20 @@ probes_and_docs_answer() {
   request 200 "$HTTP/docs"
 }
 
+# Two seconds of it: what it is told first, and a sample.
+live_page_shows_samples() {
+  request 200 "$HTTP/"
+  head_has "^content-security-policy: default-src 'none'; script-src 'self'"
+  curl -sS -N --max-time 4 "$HTTP/events" >"$WORK/body" 2>"$WORK/head" || [ $? -eq 28 ]
+  body_has '^event: hello'
+  body_has '^data: \{"at":[0-9.]+,"apps":\{"app":\{"mode":"full","up":true'
+}
+
+live_page_allows_nothing_here() {
+  request 403 -X POST -H 'Content-Type: application/json' -d '{}' "$HTTP/actions/redis_away"
+  head_has '^content-type: application/problem\+json'
+}
+
 metrics_are_there() {
   local name
   request 200 "$HTTP/metrics"
@@ -203,6 +217,8 @@ client_checks() {
   check 'a change made with psql is seen' change_in_the_database_is_seen
   check 'the list is paginated' list_is_paginated
   check '/live, /ready and /docs answer' probes_and_docs_answer
+  check 'the live page comes, and its events tell of a second' live_page_shows_samples
+  check 'nothing can be done on it here: 403' live_page_allows_nothing_here
   check '/metrics has every metric of the dashboard' metrics_are_there
   check 'Prometheus has the alert rules' alert_rules_are_loaded
   check 'gRPC answers, with health and reflection' grpc_answers

@@ -21,6 +21,7 @@ from tests.bench.http_hit import HTTP_HIT
 from tests.bench.imports import IMPORTS
 from tests.bench.inspector import INSPECTOR
 from tests.bench.l1_read import L1_READ
+from tests.bench.live_page import LIVE_PAGE
 from tests.bench.loom import LOOM
 from tests.bench.loom_memory import LOOM_MEMORY
 from tests.bench.memory import MEMORY
@@ -32,6 +33,7 @@ SUBJECTS: Sequence[Subject] = (
     OVERHEAD,
     L1_READ,
     HTTP_HIT,
+    LIVE_PAGE,
     GRPC_UNARY_HIT,
     WATCH_FANOUT,
     IMPORTS,

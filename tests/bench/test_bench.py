@@ -49,6 +49,7 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "l1_read_ns",
         "http_hit",
         "http_hit_rps",
+        "live_page_cpu",
         "grpc_unary_hit",
         "grpc_unary_hit_rps",
         "watch_fanout_ms",
