@@ -143,7 +143,15 @@ async def running(config: Config) -> AsyncIterator[Loom]:
         stack.callback(thread.shutdown, wait=False, cancel_futures=True)
 
         def state() -> dict[str, object]:
-            return {"breaker": health.breaker, "rules": mutations.state()}
+            return {
+                "listen": str(listen),
+                "backend": str(backend),
+                "breaker": health.breaker,
+                "breakerRetryS": round(breaker.retry_after_s, 1),
+                "breakerFailures": config.breaker_failures,
+                "breakerOpenS": config.breaker_open_s,
+                "rules": mutations.state(),
+            }
 
         views = Views(capture.schemas, Target(str(listen), tls=config.listen_tls is not None))
         page = inspector(

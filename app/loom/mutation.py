@@ -63,7 +63,7 @@ class Mutations:
         return {
             "file": None if self.path is None else str(self.path),
             "problem": self.problem,
-            "rules": [{"number": rule.number, "method": rule.method, "share": rule.share} for rule in self.rules],
+            "rules": [rule.document() for rule in self.rules],
         }
 
     def reload(self) -> str:

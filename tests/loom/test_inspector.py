@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -49,11 +50,14 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(ui: HostPort = ANYWHERE, *, schema: bool = True, is_ui_open: bool = False) -> AsyncIterator[Watched]:
+async def watching(
+    ui: HostPort = ANYWHERE, *, schema: bool = True, is_ui_open: bool = False, rules: Path | None = None
+) -> AsyncIterator[Watched]:
     backend = Backend()
     async with serving(backend) as (_, port):
         capture = CaptureConfig(schema=Schema([interop_file()]) if schema else None)
-        config = Config(ANYWHERE, HostPort("127.0.0.1", port), ui, stop_s=1, capture=capture, is_ui_open=is_ui_open)
+        behind = HostPort("127.0.0.1", port)
+        config = Config(ANYWHERE, behind, ui, stop_s=1, capture=capture, is_ui_open=is_ui_open, rules=rules)
         async with (
             running(config) as loom,
             grpc.aio.insecure_channel(str(loom.listen)) as channel,

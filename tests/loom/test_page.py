@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -207,9 +209,53 @@ async def test_methods_and_state_have_pages_and_columns_sort() -> None:
             await page.get_by_role("link", name="Methods").click()
             await expect(page.locator("#methods")).to_contain_text("50.0 %")
             await page.get_by_role("link", name="State").click()
-            await expect(page.locator("#state")).to_contain_text("keptBytes")
+            await expect(page.locator("#state")).to_contain_text("5 failures in a row would open it for 30 s")
+            await expect(page.locator("#state")).to_contain_text(str(watched.loom.listen))
+            await page.get_by_role("link", name="Rules").click()
             await page.get_by_role("button", name="Read the rules again").click()
-            await expect(page.locator("#state .problem")).to_contain_text("--mutate")
+            await expect(page.locator("#rules .problem")).to_contain_text("--mutate")
+            await page.get_by_role("link", name="Methods").click()
+            await page.get_by_role("link", name="/test.Interop/Unary").click()
+            await expect(page.locator("#filter")).to_have_value("method:/test.Interop/Unary")
+            await shows(page, 2)
+
+
+async def test_an_empty_page_says_where_to_call_and_what_is_chosen_is_read_out_and_nothing_else() -> None:
+    async with watching() as watched, looking(watched, "/#/filter/status%3A!OK") as page:
+        await expect(page.locator("#none")).to_have_text(f"No calls yet: point a gRPC client at {watched.loom.listen}.")
+        await watched.unary()
+        await expect(page.locator("#none")).to_have_text("No call is as the filter says.")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await watched.unary(metadata=(("x-status", "5"),))
+        await shows(page, 1)
+        await expect(page.locator("#none")).to_be_hidden()
+        said = page.get_by_role("status").and_(page.locator("#said"))
+        await expect(said).to_have_text("")
+        await page.locator("#viewport").focus()
+        await page.keyboard.press("ArrowDown")
+        await expect(said).to_contain_text("/test.Interop/Unary NOT_FOUND, ")
+        await expect(said).to_contain_text(", 1 of 1")
+
+
+async def test_the_page_of_rules_says_what_each_does(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text(
+        json.dumps([
+            {"method": "/a.S/*", "direction": "request", "set": {"user.name": "Ada"}, "delete": ["user.token"],
+             "headers": {"set": {"x-tenant": "7"}, "add": {"x-tag": "a"}, "delete": ["x-old"]}},
+            {"method": "*", "delay": 250, "share": 0.1, "abort": {"status": "UNAVAILABLE", "message": "sold out"}},
+        ])
+    )  # fmt: skip
+    async with watching(rules=rules) as watched, looking(watched, "/#/rules") as page:
+        first, second = page.locator("#rules tbody tr").all_inner_texts, page.locator("#rules tbody tr").nth(1)
+        await expect(second).to_contain_text("wait 250 ms")
+        await expect(second).to_contain_text("answer UNAVAILABLE sold out")
+        await expect(second).to_contain_text("10 %")
+        for text in (
+            'set user.name = "Ada"', "delete user.token", "set metadata x-tenant: 7", "add metadata x-tag: a",
+            "delete metadata x-old", "request",
+        ):  # fmt: skip
+            assert text in (await first())[0]
 
 
 async def test_a_call_is_edited_and_made_again_beside_its_original() -> None:
@@ -221,7 +267,9 @@ async def test_a_call_is_edited_and_made_again_beside_its_original() -> None:
             await page.keyboard.press("r")
             await page.get_by_label("Requests, a list of JSON").fill('[{"text": "else"}]')
             await page.get_by_label("authorization").fill("Bearer other")
+            await page.get_by_label("Metadata to send instead").fill("x-more: yes")
             await page.get_by_role("button", name="Replay", exact=True).click()
             await expect(page.locator("#panel")).to_contain_text("the same status, another body")
             await expect(page.locator("#panel table").last).to_contain_text("response[0].text")
-            assert dict(watched.backend.seen[-1].metadata)["authorization"] == "Bearer other"
+            metadata = dict(watched.backend.seen[-1].metadata)
+            assert (metadata["authorization"], metadata["x-more"]) == ("Bearer other", "yes")

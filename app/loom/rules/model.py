@@ -55,6 +55,28 @@ class Rule:
         """By the call's path, `/package.Service/Method`."""
         return fnmatchcase(method.removeprefix("/"), self.method)
 
+    def document(self) -> dict[str, Any]:
+        """What JSON takes: as the file has it, and without what it leaves out."""
+        headers = {
+            "set": dict(self.headers.set),
+            "add": [list(pair) for pair in self.headers.add],
+            "delete": sorted(self.headers.delete),
+        }
+        found = {
+            "set": {".".join(path): value for path, value in self.set},
+            "delete": [".".join(path) for path in self.delete],
+            "headers": {name: edits for name, edits in headers.items() if edits},
+            "delay": round(self.delay_s * 1e3, 3),
+            "abort": self.abort and {"status": self.abort.status.name, "message": self.abort.message},
+        }
+        head = {
+            "number": self.number,
+            "method": self.method,
+            "direction": "both" if self.direction is None else self.direction.value,
+            "share": self.share,
+        }
+        return head | {name: value for name, value in found.items() if value}
+
     @property
     def edits_messages(self) -> bool:
         return bool(self.set or self.delete)

@@ -4,7 +4,7 @@ import { ask, byId } from "./dom.js";
 import { Detail } from "./detail.js";
 import { isRemote, isSearched, nameOf, parse, predicate } from "./filter.js";
 import { List } from "./list.js";
-import { showMethods, showState } from "./pages.js";
+import { showMethods, showRules, showState, wayThrough } from "./pages.js";
 import { MAX_ROWS, Rows } from "./rows.js";
 
 const REFRESH_MS = 1000;
@@ -16,9 +16,12 @@ let isIncomplete = false;
 let isDue = false;
 let isSearching = false;
 let asking = new AbortController();
+let way = "";
 
+const PAGES = { methods: showMethods, rules: showRules, state: showState };
 const pressed = (id, is) => byId(id).setAttribute("aria-pressed", is);
-const tell = (text) => { byId("told").textContent = text; };
+const count = (text) => { byId("told").textContent = text; }; // not read out: it changes with every call
+const tell = (text) => { byId("told").textContent = byId("said").textContent = text; };
 const list = new List({
   onChosen: (id) => { location.hash = `#/call/${id}`; },
   onFollowing: (is) => pressed("follow", is),
@@ -43,7 +46,9 @@ function filterRows() {
     return refuse(error);
   }
   list.show(shown);
-  tell([
+  byId("none").hidden = shown.length > 0;
+  byId("none").textContent = rows.size ? "No call is as the filter says." : `No calls yet${way && `: point a gRPC client at ${way}`}.`;
+  count([
     `${shown.length} of ${rows.size} calls`,
     searchedOf(),
     rows.isPaused ? `paused, ${rows.waiting} wait` : "",
@@ -124,6 +129,7 @@ function watch() {
   events.onopen = () => {
     connection.textContent = "live";
     connection.className = "";
+    wayThrough().then((listen) => { way = listen; update(); }).catch((error) => tell(error.message));
     load().catch((error) => tell(error.message));
   };
   events.onerror = () => {
@@ -143,19 +149,22 @@ function watch() {
 
 async function route() {
   const [, page = "", id] = location.hash.split("/");
-  const name = ["methods", "state"].includes(page) ? page : "calls";
-  for (const each of ["calls", "methods", "state"]) byId(each).hidden = each !== name;
+  const name = page in PAGES ? page : "calls";
+  for (const each of ["calls", ...Object.keys(PAGES)]) byId(each).hidden = each !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === (name === "calls" ? "#/" : `#/${name}`)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   try {
-    if (name === "methods") await showMethods();
-    if (name === "state") await showState();
+    await PAGES[name]?.();
   } catch (error) {
     byId(name).textContent = error.message;
   }
   if (name !== "calls") return;
+  if (page === "filter") {
+    byId("filter").value = decodeURIComponent(location.hash.slice("#/filter/".length));
+    filterChanged();
+  }
   const chosen = page === "call" && id ? decodeURIComponent(id) : null;
   if (chosen !== null && list.isFollowing) list.follow(false);
   list.select(chosen);
@@ -199,6 +208,7 @@ function key(event) {
     const id = list.beside(by);
     if (!id) return;
     list.select(id); // the next key may come before the hash has changed
+    byId("said").textContent = list.inWords(id);
     location.hash = `#/call/${id}`;
   };
   const actions = {
@@ -210,6 +220,7 @@ function key(event) {
     "/": () => byId("filter").focus(),
     "?": () => byId("help").showModal(),
   };
+  if (event.target === byId("viewport")) Object.assign(actions, { ArrowDown: actions.j, ArrowUp: actions.k });
   if (actions[event.key]) {
     event.preventDefault();
     actions[event.key]();
@@ -230,7 +241,7 @@ addEventListener("keydown", key);
 addEventListener("hashchange", route);
 theme(localStorage.getItem("loom-theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 setInterval(() => {
-  if (!byId("methods").hidden || !byId("state").hidden) route();
+  if (byId("calls").hidden) route();
   if (rows.isPaused) return;
   search(); // what came since
   if (isIncomplete) {

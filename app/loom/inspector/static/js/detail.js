@@ -5,6 +5,13 @@ import { replay } from "./replay.js";
 
 const TABS = { Messages: messages, Metadata: metadata, "Status and trailers": status, Timing: timing, Raw: raw, Replay: replay };
 const OPEN = 20; // messages that are open at first
+const ENDINGS = {
+  trailers: "trailers", trailers_only: "trailers alone: one block of headers", no_trailers: "the backend, without trailers",
+  reset_by_client: "a reset from the client", reset_by_backend: "a reset from the backend", refused: "the backend's GOAWAY",
+  client_lost: "the loss of the client's connection", backend_lost: "the loss of the backend's connection", by_loom: "Loom's own answer",
+  broken_by_client: "the client, which broke HTTP/2", broken_by_backend: "the backend, which broke HTTP/2",
+  cut: "Loom, which was stopping or failed", unseen: "nobody knows: it went out of sight",
+};
 
 export class Detail {
   #id = null;
@@ -144,8 +151,9 @@ function metadata(call) {
 function status(call) {
   if (call.live) return [make("p", {}, "The call is under way.")];
   const facts = [["Status", `${call.statusName}${call.statusCode === null ? "" : ` (${call.statusCode})`}`], ["Message", call.grpcMessage],
-    ["Ended by", call.ending], ["HTTP status", call.httpStatus ?? ""], ["Reset code", call.resetCode ?? ""]];
-  return [table(["", ""], facts.map(([name, value]) => [name, String(value)])),
+    ["Ended by", ENDINGS[call.ending] ?? call.ending], ["HTTP status", call.httpStatus], ["Reset code", call.resetCode]];
+  const known = facts.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return [table(["", ""], known.map(([name, value]) => [name, String(value)])),
     call.statusDetails ? make("h2", {}, "Details") : null,
     call.statusDetails ? make("pre", {}, JSON.stringify(call.statusDetails, null, 2)) : null,
     make("h2", {}, "Trailers"), table(["Name", "Value"], call.trailers)];
@@ -153,10 +161,11 @@ function status(call) {
 
 function timing(call) {
   const whole = call.durationMs ?? Math.max(1, ...call.messages.map((message) => message.atMs));
-  const lane = make("div", { class: "lane", role: "img", "aria-label": "When messages passed: requests above, responses below" });
+  const lane = make("div", { class: "lane", role: "img", "aria-label": "When messages passed: requests above, responses below" },
+    make("span", {}, "requests"), make("span", {}, "responses"), make("span", {}, milliseconds(whole)));
   for (const message of call.messages) {
     const mark = make("i", { class: message.direction, title: `${message.direction} ${message.index}` });
-    mark.style.left = `${Math.min(99.5, (100 * message.atMs) / (whole || 1))}%`;
+    mark.style.left = `calc(5rem + (100% - 5.5rem) * ${Math.min(1, message.atMs / (whole || 1))})`; // beside the words
     lane.append(mark);
   }
   let before = 0;
@@ -173,7 +182,7 @@ function timing(call) {
 function raw(call) {
   return call.messages.flatMap((message) => [
     make("h2", {}, `${message.direction} ${message.index}`),
-    message.raw === undefined ? make("p", { class: "problem" }, message.problem) : make("pre", {}, dump(message.raw)),
+    message.raw === undefined ? make("p", { class: "problem" }, message.problem) : make("pre", { class: "dump" }, dump(message.raw)),
     message.raw !== undefined && message.raw.length / 2 < message.size ? make("p", { class: "problem" }, `the first ${message.raw.length / 2} of ${message.size} bytes`) : null,
   ]);
 }

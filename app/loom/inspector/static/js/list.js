@@ -10,8 +10,8 @@ const COLUMNS = [
   { name: "Method", of: (row) => row.method },
   { name: "Status", of: (row) => row.statusName ?? "" },
   { name: "Duration", of: (row) => row.durationMs ?? Infinity, isNumber: true },
-  { name: "Messages", of: messages, isNumber: true },
-  { name: "Kind", of: (row) => row.streamKind },
+  { name: "Messages", of: messages, isNumber: true, isWide: true },
+  { name: "Kind", isKind: true, isWide: true, of: (row) => row.streamKind },
 ];
 
 export class List {
@@ -33,11 +33,16 @@ export class List {
     });
     new ResizeObserver(() => this.draw()).observe(this.#viewport);
     byId("head").append(...COLUMNS.map((column) =>
-      make("span", { role: "columnheader", "aria-sort": "none" },
+      make("span", { role: "columnheader", "aria-sort": "none", class: [column.isNumber && "number", column.isWide && "wide", column.isKind && "kind"].filter(Boolean).join(" ") },
         make("button", { type: "button", onclick: () => { this.#sortBy(column); onSorted(); } }, column.name))));
   }
 
-  get shown() { return this.#shown.length; }
+  // A row, as it is read out.
+  inWords(id) {
+    const place = this.#shown.findIndex((row) => row.id === id);
+    const row = this.#shown[place];
+    return row ? `${row.method} ${row.live ? "in flight" : `${row.statusName}, ${milliseconds(row.durationMs)}`}, ${place + 1} of ${this.#shown.length}` : "";
+  }
 
   show(rows) {
     if (this.#column) {
@@ -143,7 +148,7 @@ export class List {
         row.mutated ? make("span", { class: "herd", title: "changed by a rule", "aria-label": "changed by a rule" }, "✎") : null),
       cell(status, row.live ? "in flight" : row.statusName),
       cell("number", row.live ? "…" : milliseconds(row.durationMs)),
-      cell("number", `${row.requests} / ${row.responses}`),
-      cell("kind", row.streamKind.replace("_streaming", " stream")));
+      cell("number wide", `${row.requests} / ${row.responses}`, `${row.requests} requests, ${row.responses} responses`),
+      cell("kind wide", row.streamKind.replace("_streaming", " stream")));
   }
 }
