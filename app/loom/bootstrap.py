@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import ssl
@@ -47,6 +48,12 @@ class HostPort:
 
     host: str
     port: int
+
+    @property
+    def here(self) -> HostPort:
+        """The same for clients of this machine, which can't open the address that stands for all."""
+        anywhere = self.host in ("0.0.0.0", "::")  # noqa: S104 - told apart, not listened on
+        return HostPort("localhost", self.port) if anywhere else self
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -96,9 +103,7 @@ class Loom:
     @property
     def link(self) -> str:
         """Where a browser of this machine sees the calls."""
-        anywhere = self.ui.host in ("0.0.0.0", "::")  # noqa: S104 - no address that a browser can open
-        ui = HostPort("localhost", self.ui.port) if anywhere else self.ui
-        return f"http://{ui}/" + (f"?token={self.token}" if self.token else "")
+        return f"http://{self.ui.here}/" + (f"?token={self.token}" if self.token else "")
 
 
 class _Server(uvicorn.Server):
@@ -137,14 +142,14 @@ async def running(config: Config) -> AsyncIterator[Loom]:
         try:
             port = await proxy.start(config.listen.host, config.listen.port, tls=config.listen_tls)
         except OSError as error:
-            raise ListenError(f"can't listen on {config.listen}: {error.strerror or error}") from error
+            raise ListenError(f"can't listen on {config.listen}: {_reason(error)}") from error
         listen = HostPort(config.listen.host, port)
         thread = ThreadPoolExecutor(1, "loom-inspector")
         stack.callback(thread.shutdown, wait=False, cancel_futures=True)
 
         def state() -> dict[str, object]:
             return {
-                "listen": str(listen),
+                "listen": str(listen.here),
                 "backend": str(backend),
                 "breaker": health.breaker,
                 "breakerRetryS": round(breaker.retry_after_s, 1),
@@ -153,7 +158,7 @@ async def running(config: Config) -> AsyncIterator[Loom]:
                 "rules": mutations.state(),
             }
 
-        views = Views(capture.schemas, Target(str(listen), tls=config.listen_tls is not None))
+        views = Views(capture.schemas, Target(str(listen.here), tls=config.listen_tls is not None))
         page = inspector(
             capture,
             views,
@@ -202,4 +207,11 @@ def _listen(address: HostPort) -> socket.socket:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((address.host, address.port), family=family)
     except OSError as error:
-        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from error
+        raise ListenError(f"can't listen on {address}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    """Without what asyncio and `socket` put around it."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -213,6 +214,19 @@ def test_bad_flags_are_one_line_that_says_what_would_be_right(
     with pytest.raises(CommandError, match=re.escape(said)) as error:
         CliRunner().invoke(program, [*free, *arguments], catch_exceptions=False)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--ui"])
+def test_a_port_that_is_taken_is_said_in_one_line(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.loom.logs.configure", lambda _level: None)
+    program = typer.Typer()
+    program.command()(command)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        free = {"--listen": "127.0.0.1:0", "--ui": "127.0.0.1:0"} | {flag: address}
+        with pytest.raises(CommandError) as error:
+            CliRunner().invoke(program, [word for pair in free.items() for word in pair], catch_exceptions=False)
+    assert (str(error.value), error.value.status) == (f"can't listen on {address}: Address already in use", 1)
 
 
 def test_the_command_ends_in_one_line_and_a_status_where_a_flag_is_wrong() -> None:

@@ -247,6 +247,7 @@ async def test_off_loopback_a_token_is_asked_for_but_by_probes() -> None:
     async with watching(HostPort("0.0.0.0", 0)) as watched:
         token = watched.loom.token
         assert token is not None
+        assert str(HostPort("::", 5).here) == "localhost:5"
         assert watched.loom.link == f"http://localhost:{watched.loom.ui.port}/?token={token}"
         assert "error" in await watched.get("/api/calls", 401)
         await watched.get("/?token=wrong", 401)
