@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api.grpc.server import GrpcServer
 from app.api.http.app import create_app
+from app.api.http.arrivals import Arrivals
 from app.bootstrap.changes import change_feed, watches_of
 from app.bootstrap.grpc import grpc_server, grpc_tls
 from app.bootstrap.live import live_page, live_routes
@@ -47,6 +48,7 @@ class Runtime:
     health: Health
     service: TemplateService
     http_app: ASGIApp
+    http_arrivals: Arrivals
     grpc: GrpcServer
     live: Live
 
@@ -111,7 +113,8 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
             streams=STREAMS,
         )
         grpc = grpc_server(settings, service, fresh=loader.fresh, tls=tls, metrics=metrics, tracer=traced.tracer)
-        yield Runtime(settings, metrics, health, service, http_app, grpc, live)
+        arrivals = Arrivals(loader.holds, in_flight=metrics.in_flight)
+        yield Runtime(settings, metrics, health, service, http_app, arrivals, grpc, live)
 
 
 def _import_limits(settings: Settings) -> ImportLimits:

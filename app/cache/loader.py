@@ -24,8 +24,8 @@ from app.concurrency.clock import Clock, wall
 from app.concurrency.tasks import TaskSet
 from app.concurrency.turnstile import Turnstile
 
-MISSES_A_TURN = 4
-"""Reads past L1 that begin, or fail, in one turn of the event loop."""
+MISSES_A_TURN, FAILURES_A_TURN = 4, 1
+"""Reads past L1 that begin, and that fail, in one turn of the event loop. Those that begin are to meet in a flight."""
 
 
 class Reading(NamedTuple):
@@ -93,7 +93,8 @@ class Loader:
         self._leased = leased
         self._now = now
         self._pick = pick
-        self._turnstile = Turnstile(per_turn=MISSES_A_TURN)
+        self._begins = Turnstile(per_turn=MISSES_A_TURN)
+        self._ends = Turnstile(per_turn=FAILURES_A_TURN)
         self._refreshing: dict[str, asyncio.Task[tuple[Entry, Source] | None]] = {}
         self._early: set[str] = set()
 
@@ -133,7 +134,7 @@ class Loader:
         if self._least.is_needed(key):
             self._events.least_load()
         # A crowd of misses, and of misses that fail together, leaves the hits their turns.
-        await self._turnstile.passage()
+        await self._begins.passage()
         if (landed := self._held(key)) is not None:
             self._events.hit("l1")
             self._events.answered("l1")
@@ -141,7 +142,7 @@ class Loader:
         try:
             entry, source = await self._read_past_memory(key)
         except Exception:
-            await self._turnstile.passage()
+            await self._ends.passage()
             raise
         self._events.answered(source)
         return self._reading(entry, source)
@@ -162,6 +163,10 @@ class Loader:
         self._keep(key, entry)
         self._events.answered("origin")
         return self._reading(entry, "origin")
+
+    def holds(self, key: str) -> bool:
+        """Whether L1 holds a value of `key` that may be served now. Nothing is counted."""
+        return self._held(key) is not None
 
     def _held(self, key: str) -> Entry | None:
         """What L1 holds of `key` now, if it may be served as it is. Nothing is counted."""

@@ -8,7 +8,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -140,7 +141,7 @@ async def _serve(runtime: Runtime, listener: socket.socket, stop: _Stop, on_read
     server = _Server(
         uvicorn.Config(
             runtime.http_app,
-            http=BoundedHttpProtocol,
+            http=cast("type[asyncio.Protocol]", partial(BoundedHttpProtocol, runtime.http_arrivals)),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -27,23 +27,32 @@ class Turnstile:
 
     async def passage(self) -> None:
         """Return in one of the next turns; at once, without a turn, where nobody waits and this turn has room."""
-        loop = asyncio.get_running_loop()
+        if not self.admit():
+            await self.line_up()
+
+    def admit(self) -> bool:
+        """Pass, where nobody waits and this turn has room. Whether it has."""
         if not self._is_turn_due:
             self._is_turn_due = True
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._turn, loop)
         if self._left and not self._line:
             self._left -= 1
-            return
-        waiting: asyncio.Future[None] = loop.create_future()
-        self._line.append(waiting)
-        await waiting
+            return True
+        return False
+
+    def line_up(self) -> asyncio.Future[None]:
+        """A place in the line, after `admit` said no: done when its turn has come. Who cancels it leaves the line."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(place)
+        return place
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         self._left = self._per_turn
         while self._line and self._left:
-            waiting = self._line.popleft()
-            if not waiting.done():  # it is, where the caller was cancelled
-                waiting.set_result(None)
+            place = self._line.popleft()
+            if not place.done():  # it is, where the caller was cancelled
+                place.set_result(None)
                 self._left -= 1
         self._is_turn_due = self._left < self._per_turn
         if self._is_turn_due:

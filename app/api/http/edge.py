@@ -9,8 +9,8 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http import problems
+from app.api.http.arrivals import ARRIVED
 from app.api.http.hits import PATH, REQUEST_ID_HEADER, HitPath
-from app.concurrency.turnstile import Turnstile
 from app.health import Health
 from app.telemetry.metrics import Metrics
 from app.telemetry.request_id import begin
@@ -18,9 +18,6 @@ from app.telemetry.request_id import begin
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNCOUNTED = frozenset({"/metrics"})
 """Scrapes would show up as traffic."""
-
-MISSES_A_TURN = 4
-"""Requests for templates that go on to the framework in one turn of the event loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +47,6 @@ class Edge:
     ) -> None:
         self._app = app
         self._hits = hits
-        self._turnstile = Turnstile(per_turn=MISSES_A_TURN)
         self._routes = routes
         self._uncounted = uncounted
         self._metrics = metrics
@@ -58,7 +54,8 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        in_turns = False
+        if scope["type"] == "http" and "state" in scope:
+            began = scope["state"].get(ARRIVED, began)
         if scope["type"] == "http" and scope["path"] == PATH and self._hits is not None and not self._health.draining:
             response = self._hits.response(scope)
             if response is not None:
@@ -71,7 +68,6 @@ class Edge:
                     in_flight.value -= 1
                     self._hits.answered(began)
                 return
-            in_turns = True
         if scope["type"] != "http" or scope["path"] in self._uncounted:
             await self._app(scope, receive, send)
             return
@@ -94,8 +90,6 @@ class Edge:
 
         self._metrics.in_flight.value += 1
         try:
-            if in_turns:
-                await self._turnstile.passage()  # a crowd of misses leaves the hits their turns
             await self._app(scope, receive, send_noting_status)
         except asyncio.CancelledError:
             if not self._health.draining:

@@ -1,16 +1,19 @@
-"""The HTTP/1.1 connection, with a bound on what a client may send, and on its time, before a request is complete."""
+"""The HTTP/1.1 connection: bounds on what comes before a request is complete, and a place in line where many come."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from http import HTTPStatus
 from typing import Any, cast
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.api.http import problems
+from app.api.http.arrivals import ARRIVED, Arrivals
 
 MAX_HEAD_BYTES = 65_536
 """Largest head of a request, give or take one read from the socket; the parser by itself knows no bound."""
@@ -24,16 +27,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
       is complete, where uvicorn stops it at the first byte. Past it the connection is closed.
     - An answer that its reader takes nothing of for as long is given up, and the connection with it.
     - What can't be parsed gets its 400 as problem+json, and never in place of the answer to an earlier request.
+    - The request being answered hears of the connection's end; uvicorn tells it to the one that was read last.
+    - Where very many requests begin at once, one that is no hit waits in the line of `arrivals`. Nothing more is read
+      from its connection meanwhile, so that what comes later, the connection's end included, keeps its order.
     """
 
     def __init__(
         self,
+        arrivals: Arrivals,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._arrivals = arrivals
+        self._place: asyncio.Future[None] | None = None
+        self._waiting = b""
+        self._arrived_at: float | None = None
+        self._running: RequestResponseCycle | None = None
         self._unparsed_bytes = 0
         self._unsent_bytes = 0
 
@@ -43,6 +55,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._leave_line()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -56,6 +72,46 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._disarm()
 
     def data_received(self, data: bytes) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first head
+        begins = cycle is None or cycle.response_complete
+        if begins and not self._arrivals.admit(data) and len(data) <= MAX_HEAD_BYTES:
+            self._line_up(data)
+        else:
+            self._parse(data)
+
+    def shutdown(self) -> None:
+        self._parse_waiting()  # it came before the end
+        super().shutdown()
+
+    def _line_up(self, data: bytes) -> None:
+        self._waiting = data
+        self._arrived_at = time.perf_counter()
+        self.transport.pause_reading()
+        self._place = self._arrivals.line_up()
+        self._place.add_done_callback(self._called)
+
+    def _called(self, place: asyncio.Future[None]) -> None:
+        if place is self._place:
+            self._parse_waiting()
+
+    def _leave_line(self) -> bytes:
+        """What has waited; nothing where it did not wait."""
+        if self._place is None:
+            return b""
+        self._place.cancel()
+        self._place = None
+        data, self._waiting = self._waiting, b""
+        return data
+
+    def _parse_waiting(self) -> None:
+        """Parse now what waits, if it does."""
+        data = self._leave_line()
+        if data:
+            self.transport.resume_reading()
+            self._parse(data)
+            self._arrived_at = None
+
+    def _parse(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)  # until the parser makes something of it
         super().data_received(data)
         if self._unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -64,6 +120,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
         self._disarm()
+        if self._arrived_at is not None:
+            self.scope["state"][ARRIVED] = self._arrived_at
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -82,6 +140,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._arm()
 
     def timeout_keep_alive_handler(self) -> None:
+        fired = self.timeout_keep_alive_task
+        self._parse_waiting()
+        if self.timeout_keep_alive_task is not fired:
+            return  # the head was there, and only waited
         unsent = self.transport.get_write_buffer_size()
         if unsent and unsent != self._unsent_bytes:
             self._unsent_bytes = unsent
@@ -93,6 +155,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says less than the problem does
         self._refuse(400, "malformed_request", "this is no HTTP/1.1 request that can be read")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _unset_keepalive_if_required(self) -> None:
         """uvicorn calls this at the first byte; here the time goes on to run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message
 
 from app.api.http import hits
 from app.api.http.app import create_app
+from app.api.http.arrivals import ARRIVED
 from app.cache.coherence import Coherence
 from app.cache.entry import Entry
 from app.cache.floors import Floors
@@ -61,8 +63,7 @@ class Site:
         self.metrics = Metrics(mode="full", version="0", ttl_s=LONG_LIFE_S)
         self.health = Health({})
         self.memory = MemoryCache(max_entries=100, max_bytes=10_000_000)
-        now = wall()
-        # A third of a second into theirs, ages stay the same while the test runs.
+        now = wall()  # at which time stands still: ages are whole seconds, and two sites are compared
         for key in HELD:
             payload = None if key == NEGATIVE else payload_of(int(key), "😀" if key == EMOJI else "Dear {{name}}")
             self.memory.put(key, Entry(payload, 3, now - 7.3, LONG_LIFE_S, load_cost_s=0.01))
@@ -84,6 +85,7 @@ class Site:
             policy=Policy(early_beta=1.0),
             failures=(),
             memory=self.memory,
+            now=lambda: now,
         )
         self.app: ASGIApp = create_app(
             TemplateService(NoRepository(), ByTemplate(self.loader)),
@@ -95,11 +97,13 @@ class Site:
             receive_timeout_s=10.0,
             fresh=self.loader.fresh if ahead else None,
         )
+        if ahead:
+            self.app._hits._now = lambda: now  # type: ignore[attr-defined]
 
     async def _load(self, key: str) -> Loaded:
         return Loaded(payload_of(int(key)), 5) if int(key) < 1_000 and key != NEGATIVE else Loaded(None, 0)
 
-    async def ask(self, request: Request) -> Response:
+    async def ask(self, request: Request, *, state: dict[str, Any] | None = None) -> Response:
         received: list[Message] = []
         scope: dict[str, Any] = {
             "type": "http",
@@ -114,6 +118,7 @@ class Site:
             "headers": [(b"host", b"test"), *request.headers],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8080),
+            "state": state or {},
         }
         asked = False
 
@@ -136,7 +141,7 @@ class Site:
 
     def counted(self) -> list[str]:
         """All that is exposed of what happened, without how long it took and what the process is."""
-        text = self.metrics.exposition("text/plain")[0].decode()
+        text = b"".join(self.metrics.exposition("text/plain")[0]).decode()
         return [line for line in text.splitlines() if not re.match(r"#|process_|python_|.*_(sum|bucket)\b", line)]
 
 
@@ -296,6 +301,15 @@ async def test_what_is_not_plainly_a_hit_is_left_to_the_framework(
     monkeypatch.setattr(site.app, "_app", framework)
     await site.ask(request_)
     assert reached == [request_.path]
+
+
+@pytest.mark.parametrize("key", [HIT, COLD])
+async def test_the_time_of_a_request_that_waited_to_be_parsed_counts_from_when_it_came(key: str) -> None:
+    site = Site(ahead=True)
+    await site.ask(plain(key), state={ARRIVED: time.perf_counter() - 100.0})
+    text = b"".join(site.metrics.exposition("text/plain")[0]).decode()
+    (seconds,) = re.findall(r'http_request_duration_seconds_sum{method="GET",path="/template-details"} (\S+)', text)
+    assert 100 <= float(seconds) < 200
 
 
 async def test_ready_bytes_are_made_once_and_go_with_their_value() -> None:

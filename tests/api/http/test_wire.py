@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.api.http.wire import GET, GOOD, connected, is_final_problem, put
@@ -18,6 +20,24 @@ async def test_pipelined_requests_are_answered_in_their_order_each_in_full(port:
         (404, None),
         (200, 4),
     ]
+
+
+async def test_a_crowd_in_one_instant_gets_each_its_own_answers_in_order_and_who_leaves_it_holds_up_nobody(
+    port: int,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(connected(port)) for _ in range(200)]
+        for number, wire in enumerate(crowd):
+            await wire.send((GET % (100_000 + number)) + GET % 1)
+        for wire in crowd[::4]:
+            wire.reset()
+        staying = [(number, wire) for number, wire in enumerate(crowd) if number % 4]
+        answers = [(number, await wire.answer(), await wire.answer()) for number, wire in staying]
+    for number, first, second in answers:
+        assert first is not None
+        assert (first.status, first.json()["detail"]) == (404, f"there is no template with id {100_000 + number}")
+        assert second is not None
+        assert (second.status, second.json()["id"]) == (200, 1)
 
 
 async def test_a_pipelined_request_behind_one_with_a_body_is_read_from_where_that_ends(port: int) -> None:

@@ -59,6 +59,10 @@ class Wire:
         """Half-close: nothing more comes from here, but answers may."""
         self._writer.write_eof()
 
+    def reset(self) -> None:
+        """Leave, in the middle of whatever goes on."""
+        self._writer.transport.abort()
+
     async def answer(self, *, to_head: bool = False) -> Answer | None:
         """The next answer, or `None` where the connection ends instead. Raises `CutShortError`, `HangError`."""
         async with self._deadline():

@@ -1,0 +1,62 @@
+"""Requests that arrive in one instant: hits are begun at once, of the others a few in each turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.api.http.hits import PATH
+from app.concurrency.turnstile import Turnstile
+from app.telemetry.plain import Count
+
+ARRIVED = "arrived"
+"""In a scope's state: when the bytes of a request that had to wait came, by the performance counter."""
+BEGUN_A_TURN = 2
+"""Requests parsed in one turn, whatever they ask for; where more come, those of hits are parsed too."""
+
+Holds = Callable[[str], bool]
+"""Whether this process holds a key's fresh value. Asking changes nothing and counts nothing."""
+
+_HIT_BEGINS = b"GET %b?id=" % PATH.encode("ascii")
+_LONGEST_KEY = 18
+
+
+class Arrivals:
+    """The line in which connections wait to have a request parsed, one for all connections of a server.
+
+    To parse a request, and to have the framework begin with it, takes a fraction of a millisecond: where a thousand
+    come in one turn of the event loop, each hit among them would wait for all.
+
+    Who waits is counted as in flight.
+    """
+
+    def __init__(self, holds: Holds, *, in_flight: Count, per_turn: int = BEGUN_A_TURN) -> None:
+        self._holds = holds
+        self._in_flight = in_flight
+        self._turnstile = Turnstile(per_turn=per_turn)
+
+    @property
+    def waiting(self) -> int:
+        """Connections in the line."""
+        return len(self._turnstile)
+
+    def admit(self, data: bytes) -> bool:
+        """Whether a request that begins so may be parsed now: this turn has room, or it is a GET that L1 answers."""
+        return self._turnstile.admit() or self._is_hit(data)
+
+    def line_up(self) -> asyncio.Future[None]:
+        """A place in the line: done when its turn has come. Who cancels it leaves the line."""
+        place = self._turnstile.line_up()
+        self._in_flight.value += 1
+        place.add_done_callback(self._left)
+        return place
+
+    def _left(self, _: asyncio.Future[None]) -> None:
+        self._in_flight.value -= 1
+
+    def _is_hit(self, data: bytes) -> bool:
+        if not data.startswith(_HIT_BEGINS):
+            return False
+        begin = len(_HIT_BEGINS)
+        end = data.find(b" ", begin, begin + _LONGEST_KEY + 1)
+        return end > begin and self._holds(data[begin:end].decode("latin-1"))
