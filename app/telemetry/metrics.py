@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from prometheus_client import (
@@ -16,9 +16,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.exposition import choose_encoder
 
 from app.telemetry.calls import CallMetrics
+from app.telemetry.exposition import exposition
 from app.telemetry.live_page import LivePageMetrics
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
@@ -38,8 +38,6 @@ CERTIFICATE_OUTCOMES = {True: "taken_over", False: "refused"}
 REQUEST_ENDS = ("recorded", "repeated", "reused")
 IMPORT_ENDS = ("done", "repeated", "refused", "rejected", "late", "broken_off", "failed")
 SPAN_ENDS = ("exported", "failed", "dropped")
-
-OPENMETRICS = "application/openmetrics-text"
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -372,9 +370,6 @@ class Metrics:
         """The process was told to end."""
         self._draining.set(1)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its content type: OpenMetrics where an HTTP `Accept` header lists it."""
-        # The library fails on versions that are no numbers, and puts what it is sent into the content type.
-        listed = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
-        encode, content_type = choose_encoder(f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in listed else "")
-        return encode(self.registry), content_type
+    def exposition(self, accept: str) -> tuple[Iterator[bytes], str]:
+        """All metrics as text, in pieces, and its content type: OpenMetrics where an HTTP `Accept` header lists it."""
+        return exposition(self.registry, accept)

@@ -1,7 +1,7 @@
 """Counters and histograms for the hottest path: plain numbers while counting, metric families when scraped.
 
 prometheus-client's own take a lock and several calls for each count, which is most of what a cache hit costs. These are
-for one thread, the event loop's; a scrape from it sees them whole.
+for one thread, the event loop's; a scrape from it sees each metric whole.
 """
 
 from __future__ import annotations

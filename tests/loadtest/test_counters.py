@@ -121,7 +121,7 @@ async def test_without_a_database_url_nothing_is_asked() -> None:
 
 
 def test_the_real_metrics_are_understood_from_the_start() -> None:
-    body = Metrics(mode="mutex", version="1.2", ttl_s=2.5).exposition("")[0]
+    body = b"".join(Metrics(mode="mutex", version="1.2", ttl_s=2.5).exposition("")[0])
     seen = parse_scrape(body.decode())
     assert (seen.mode, seen.version, seen.ttl_s, seen.in_flight) == ("mutex", "1.2", 2.5, 0)
     assert set(seen.counters.values()) == {0}

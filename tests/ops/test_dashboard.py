@@ -120,14 +120,14 @@ def test_every_metric_that_a_query_names_is_one_that_the_app_or_loom_declares() 
 def test_the_first_server_error_of_a_route_is_seen_because_its_series_starts_at_zero() -> None:
     metrics = Metrics(mode="none", version="0", ttl_s=1)
     metrics.expect_route("/template-details", "GET")
-    text = metrics.exposition("text/plain")[0].decode()
+    text = b"".join(metrics.exposition("text/plain")[0]).decode()
     for status in ("500", "503", "504"):
         assert f'http_request_total{{method="GET",path="/template-details",status="{status}"}} 0.0' in text
 
 
 def declared_names() -> set[str]:
     """The series of the app and of Loom, by name."""
-    text = Metrics(mode="none", version="0", ttl_s=1).exposition("text/plain")[0].decode()
+    text = b"".join(Metrics(mode="none", version="0", ttl_s=1).exposition("text/plain")[0]).decode()
     text += LoomMetrics().exposition()[0].decode()
     names = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):

@@ -81,7 +81,7 @@ async def test_a_method_that_is_not_there_is_counted_under_one_label(rig: Rig, p
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert details(told(caught.value)) == [ErrorInfo(reason="UNKNOWN_METHOD", domain="template.v1")]
     assert rig.value("grpc_requests_total", method="unknown", status="UNIMPLEMENTED") == 1
-    labels = re.findall(r'[{,]method="([^"]*)"', rig.metrics.exposition("")[0].decode())
+    labels = re.findall(r'[{,]method="([^"]*)"', b"".join(rig.metrics.exposition("")[0]).decode())
     assert set(labels) == {*METHODS.values(), "unknown"}
 
 

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client.exposition import choose_encoder
+
+from app.telemetry.exposition import OPENMETRICS, SAMPLES, exposition
+from app.telemetry.metrics import Metrics
+
+KINDS = {"text/plain": "", OPENMETRICS: f"{OPENMETRICS}; version=1.0.0"}
+
+
+def busy() -> Metrics:
+    """Metrics with a family that has far more samples than go into a piece."""
+    metrics = Metrics(mode="full", version="1", ttl_s=30.0)
+    for number in range(20):
+        metrics.expect_route(f"/{number}", "GET")
+        metrics.request_ended(f"/{number}", "GET", 200, 0.003 * number)
+    return metrics
+
+
+def stable(text: bytes) -> list[bytes]:
+    """The lines, without what the process has used by now."""
+    return [line for line in text.splitlines() if not line.startswith((b"process_", b"python_gc_"))]
+
+
+@pytest.mark.parametrize("accept", KINDS)
+def test_the_pieces_are_together_what_the_library_makes_at_once(accept: str) -> None:
+    metrics = busy()
+    encode, content_type = choose_encoder(KINDS[accept])
+    pieces, ours = metrics.exposition(accept)
+    assert ours == content_type
+    assert stable(b"".join(pieces)) == stable(encode(metrics.registry))
+
+
+@pytest.mark.parametrize("accept", KINDS)
+def test_no_piece_is_large_however_many_series_a_family_has(accept: str) -> None:
+    pieces = list(busy().exposition(accept)[0])
+    samples = [sum(not line.startswith(b"#") for line in piece.splitlines()) for piece in pieces]
+    assert len(samples) > 10
+    assert max(samples) < 2 * SAMPLES
+    assert min(samples[:-1]) >= SAMPLES
+
+
+def test_a_piece_is_made_when_it_is_asked_for() -> None:
+    metrics = busy()
+    pieces, _ = exposition(metrics.registry, "")
+    next(pieces)
+    metrics.hit("l2")
+    assert b'cache_hits_total{tier="l2"} 1.0' in b"".join(pieces)
