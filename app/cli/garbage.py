@@ -10,9 +10,10 @@ import asyncio
 import gc
 from collections.abc import Callable
 
-THRESHOLDS = 2_000, 250, 60
+THRESHOLDS = 2_000, 1_000, 60
 """Allocations before a collection of the youngest (under a millisecond), and how many of each generation before one of
-the next where no quiet moment comes: half a million objects at most wait to be looked at."""
+the next where no quiet moment comes: two million objects at most wait to be looked at. A thousand requests that wait
+are a quarter of that."""
 QUIET_AT_MOST = 20
 """Requests in hand in a quiet moment."""
 LEAST_YOUNG, LEAST_MIDDLE = 5, 30
