@@ -1,7 +1,7 @@
 """A client in a process of its own that asks for very many keys in one instant, while others time something else.
 
 `python -m app.scenarios.flood` is that process: it is told what to ask for in one line of JSON, says `ready` when its
-connections are open, asks when the next line comes, and prints the answers.
+connections are open, asks when the next line comes, prints the answers, and keeps its connections until it is ended.
 """
 
 from __future__ import annotations
@@ -72,8 +72,11 @@ async def flood(
         await process.wait()
 
 
-async def _ask_when_told(told: dict[str, object], wait: Callable[[], Awaitable[bytes]]) -> list[Answer] | None:
-    """`None` where nobody tells it."""
+async def _ask_when_told(told: dict[str, object], wait: Callable[[], Awaitable[bytes]]) -> None:
+    """Ask when the next line comes, tell the answers, and keep the connections until no line comes any more.
+
+    Thousands that are closed in one instant are another load, for which nobody asked.
+    """
     addresses, first, count = told["addresses"], told["first"], told["count"]
     assert isinstance(addresses, list)  # noqa: S101 - as `flood` writes it
     assert isinstance(first, int)  # noqa: S101
@@ -87,10 +90,12 @@ async def _ask_when_told(told: dict[str, object], wait: Callable[[], Awaitable[b
         gc.freeze()
         print("ready", flush=True)  # noqa: T201 - standard output is its parent's
         if not await wait():
-            return None
+            return
         due = time.monotonic()
         asks = (endpoints[number % len(endpoints)].get(first + number, due) for number in range(count))
-        return list(await asyncio.gather(*asks))
+        answers = await asyncio.gather(*asks)
+        print(json.dumps(answers), flush=True)  # noqa: T201
+        await wait()
     finally:
         for endpoint in endpoints:
             endpoint.close()
@@ -102,11 +107,9 @@ async def main() -> None:
     told = json.loads(await lines.readline())
     allow_files(told["count"] + 1_024, "--cold-keys")
     try:
-        answers = await _ask_when_told(told, lines.readline)
+        await _ask_when_told(told, lines.readline)
     except RequestError as error:
         sys.exit(f"flood: {error}")
-    if answers is not None:
-        print(json.dumps(answers), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
