@@ -173,6 +173,37 @@ async def test_keys_links_pause_and_clear() -> None:
             await expect(page.locator("#help")).to_be_visible()
 
 
+async def test_a_call_is_copied_as_a_command_its_tabs_and_width_follow_the_keys_and_the_theme_stays() -> None:
+    async with watching() as watched:
+        await watched.unary()
+        record = watched.loom.capture.ring.newest_first()[0]
+        async with looking(watched, f"/#/call/{record.id}") as page:
+            await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+            await expect(page.locator("#detail pre").first).to_be_visible()
+            await page.keyboard.press("c")
+            await expect(page.locator("#said")).to_have_text("copied as a grpcurl command")
+            copied = await page.evaluate("navigator.clipboard.readText()")
+            assert copied == (await watched.one())["grpcurl"]
+            await page.get_by_role("tab", name="Messages").focus()
+            await page.keyboard.press("ArrowLeft")
+            await expect(page.get_by_role("tab", name="Replay")).to_be_focused()
+            field = page.get_by_label("Metadata to send instead")
+            await field.fill("x-more: yes")
+            await page.keyboard.press("Escape")
+            await expect(field).to_have_value("x-more: yes")
+            width = await page.locator("#detail").evaluate("element => element.offsetWidth")
+            await page.get_by_role("separator").focus()
+            await page.keyboard.press("ArrowLeft")
+            assert await page.locator("#detail").evaluate("element => element.offsetWidth") == width + 40
+            async with page.expect_download() as download:
+                await page.get_by_role("link", name="Export").click()
+            exported = (await (await download.value).path()).read_text("utf-8")
+            assert json.loads(exported)["id"] == record.id
+            await page.get_by_role("button", name="Dark").click()
+            await page.reload()
+            await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
 async def test_ten_thousand_calls_are_a_few_elements_and_following_stops_on_scrolling() -> None:
     async with watching() as watched:
         ring = watched.loom.capture.ring

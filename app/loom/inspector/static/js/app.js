@@ -199,7 +199,7 @@ function theme(name) {
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
   if (event.key === "Escape") {
-    if (document.activeElement === byId("filter")) byId("viewport").focus();
+    if (event.target.closest("input, textarea")) byId("viewport").focus(); // what was written there stays
     else location.hash = "#/";
     return;
   }
