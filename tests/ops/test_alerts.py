@@ -37,7 +37,14 @@ def test_each_alert_fires_when_it_must_and_not_otherwise() -> None:
 def test_what_is_promised_is_alerted_on_and_tested() -> None:
     names = {alert["alert"] for alert in ALERTS}
     assert names >= {"StampedeFactorHigh", "StaleServedTooLong", "BreakerOpen", "ListenDown"}
-    assert names >= {"LoomDown", "LoomBreakerOpen", "LoomRecordsDropped", "LoomErrorShareHigh", "LoomBlinded"}
+    assert names >= {
+        "LoomDown",
+        "LoomStampede",
+        "LoomBreakerOpen",
+        "LoomRecordsDropped",
+        "LoomErrorShareHigh",
+        "LoomBlinded",
+    }
     assert [name for name in names if name not in CASES.read_text()] == []
 
 

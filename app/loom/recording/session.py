@@ -125,7 +125,8 @@ class SessionFile:
         """Records that could not be written: the disk was too slow, or refused them."""
         self._complained = False
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (path.parent.parent, path.parent):  # what is made on the way gets the usual mode
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = _open(path)
         except OSError as error:
             raise SessionError(f"{path}: {error.strerror}") from error
