@@ -6,9 +6,9 @@ const DEADLINE_MS = 60_000;
 const LEAST_CALLERS = 5;
 const MAX_ID = Number.MAX_SAFE_INTEGER;
 
-const whole = (name, from, to) => (input) => {
-  const value = Number(input.value);
-  if (input.value.trim() !== "" && Number.isInteger(value) && value >= from && value <= to) return value;
+const whole = (name, from, to) => (field) => {
+  const value = Number(field.value);
+  if (field.value.trim() !== "" && Number.isInteger(value) && value >= from && value <= to) return value;
   throw new Error(`${name}: a whole number from ${from} to ${to === MAX_ID ? "9007199254740991" : to}`);
 };
 
@@ -67,7 +67,7 @@ export class Controls {
 
   #stampede(can, most = 1_000) {
     if (!can.has("stampede")) return null;
-    const callers = field("callers", "Callers", Math.min(200, most), LEAST_CALLERS, most);
+    const callers = labelled("callers", "Callers", Math.min(200, most), LEAST_CALLERS, most);
     return this.#group(
       "Stampede on a cold key",
       [callers],
@@ -87,7 +87,7 @@ export class Controls {
     const id = (form) => ({ id: whole("Template", 1, MAX_ID)(form.elements.id) });
     return this.#group(
       "One template",
-      [field("id", "Template", 1, 1, null)],
+      [labelled("id", "Template", 1, 1, null)],
       [
         ["Expire", "expire", id],
         ["Change", "change", id],
@@ -112,7 +112,7 @@ export class Controls {
     const ms = (form) => ({ ms: whole("Slower by", 1, 60_000)(form.elements.ms) });
     return this.#group(
       "PostgreSQL",
-      [field("ms", "Slower by, ms", 500, 1, 60_000)],
+      [make("label", {}, "by ", input("ms", 500, 1, 60_000, "Slower by, ms"), " ms")],
       [
         ["Normal", "postgres_normal", () => ({}), "postgres:normal"],
         ["Slow", "postgres_slow", ms, "postgres:slow"],
@@ -207,9 +207,10 @@ export class Controls {
   }
 }
 
-function field(name, text, value, from, to) {
-  const input = make("input", { name, type: "number", inputmode: "numeric", value, min: from, max: to, step: 1 });
-  return make("label", {}, text, " ", input);
+const labelled = (name, text, value, from, to) => make("label", {}, `${text} `, input(name, value, from, to));
+
+function input(name, value, min, max, label = null) {
+  return make("input", { name, type: "number", inputmode: "numeric", value, min, max, step: 1, "aria-label": label });
 }
 
 async function ask(action, body) {
