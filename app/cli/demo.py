@@ -92,7 +92,7 @@ def _show(console: Console, mode: Mode, *, once: bool) -> list[str]:
                 with (
                     _unprotected(stack, logs, token) as unprotected,
                     _loom(replica, logs) as loom,
-                    announced(stack, replica, loom, APP_ROLE) as said,
+                    announced(stack, replica, loom, APP_ROLE, unprotected=unprotected) as said,
                     controller.serving(
                         Stage(
                             stack.redis,

@@ -34,7 +34,12 @@ def app_environment(stack: EmbeddedStack, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def announced(
-    stack: EmbeddedStack, replica: Replica, loom: LoomProcess, key_prefix: str, file: Path = STACK_FILE
+    stack: EmbeddedStack,
+    replica: Replica,
+    loom: LoomProcess,
+    key_prefix: str,
+    file: Path = STACK_FILE,
+    unprotected: Replica | None = None,
 ) -> Iterator[dict[str, str | int]]:
     """Say in `file` where the stack is, as long as the context lasts, and which keys in Redis are the app's.
 
@@ -57,6 +62,8 @@ def announced(
         "redis_port": stack.redis.port,
         "pid": os.getpid(),
     }
+    if unprotected is not None:
+        said["unprotected_http_url"] = unprotected.http_url
     write_json(file, said)
     try:
         yield said

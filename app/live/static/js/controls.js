@@ -4,12 +4,13 @@ import { byId, make, write } from "./dom.js";
 
 const DEADLINE_MS = 60_000;
 const LEAST_CALLERS = 5;
+const MAX_SLOW_MS = 60_000;
 const MAX_ID = Number.MAX_SAFE_INTEGER;
 
 const whole = (name, from, to) => (field) => {
   const value = Number(field.value);
   if (field.value.trim() !== "" && Number.isInteger(value) && value >= from && value <= to) return value;
-  throw new Error(`${name}: a whole number from ${from} to ${to === MAX_ID ? "9007199254740991" : to}`);
+  throw new Error(`${name}: a whole number from ${from} to ${to}`);
 };
 
 export class Controls {
@@ -66,110 +67,74 @@ export class Controls {
   }
 
   #stampede(can, most = 1_000) {
-    if (!can.has("stampede")) return null;
-    const callers = labelled("callers", "Callers", Math.min(200, most), LEAST_CALLERS, most);
-    return this.#group(
-      "Stampede on a cold key",
-      [callers],
-      [
-        [
-          "Fire a stampede",
-          "stampede",
-          (form) => ({ callers: whole("Callers", LEAST_CALLERS, most)(form.elements.callers), id: null }),
-          "primary",
-        ],
-      ],
-      can,
-    );
+    const callers = (form) => whole("Callers", LEAST_CALLERS, most)(form.elements.callers);
+    return this.#group("Stampede on a cold key", can, [
+      labelled("callers", "Callers", Math.min(200, most), LEAST_CALLERS, most),
+      {
+        text: "Fire a stampede",
+        action: "stampede",
+        body: (form) => ({ callers: callers(form), id: null }),
+        look: "primary",
+        onEnter: true,
+      },
+    ]);
   }
 
   #template(can) {
-    const id = (form) => ({ id: whole("Template", 1, MAX_ID)(form.elements.id) });
-    return this.#group(
-      "One template",
-      [labelled("id", "Template", 1, 1, null)],
-      [
-        ["Expire", "expire", id],
-        ["Change", "change", id],
-      ],
-      can,
-    );
+    const body = (form) => ({ id: whole("Template", 1, MAX_ID)(form.elements.id) });
+    return this.#group("One template", can, [
+      labelled("id", "Template", 1, 1, null),
+      { text: "Expire", action: "expire", body, onEnter: true },
+      { text: "Change", action: "change", body },
+    ]);
   }
 
   #redis(can) {
-    return this.#group(
-      "Redis",
-      [],
-      [
-        ["There", "redis_back", () => ({}), "redis:there"],
-        ["Away", "redis_away", () => ({}), "redis:away"],
-      ],
-      can,
-    );
+    return this.#group("Redis", can, [
+      { text: "There", action: "redis_back", when: ["redis", "there"] },
+      { text: "Away", action: "redis_away", when: ["redis", "away"] },
+    ]);
   }
 
   #postgres(can) {
-    const ms = (form) => ({ ms: whole("Slower by", 1, 60_000)(form.elements.ms) });
-    return this.#group(
-      "PostgreSQL",
-      [make("label", {}, "by ", input("ms", 500, 1, 60_000, "Slower by, ms"), " ms")],
-      [
-        ["Normal", "postgres_normal", () => ({}), "postgres:normal"],
-        ["Slow", "postgres_slow", ms, "postgres:slow"],
-      ],
-      can,
-    );
+    const body = (form) => ({ ms: whole("Slower by", 1, MAX_SLOW_MS)(form.elements.ms) });
+    return this.#group("PostgreSQL", can, [
+      { text: "Normal", action: "postgres_normal", when: ["postgres", "normal"] },
+      { text: "Slow", action: "postgres_slow", body, when: ["postgres", "slow"], onEnter: true },
+      make("label", {}, "by ", input("ms", 500, 1, MAX_SLOW_MS, "Slower by, ms"), " ms"),
+    ]);
   }
 
   #modes(can, modes = []) {
-    if (!can.has("mode")) return null;
-    this.#mode = make(
-      "select",
-      { name: "mode", "aria-label": "Mode" },
-      ...modes.map((mode) => make("option", { value: mode }, mode)),
-    );
-    return this.#group(
-      "Mode of the protected app",
-      [this.#mode],
-      [["Switch", "mode", (form) => ({ mode: form.elements.mode.value })]],
-      can,
-    );
+    const options = modes.map((mode) => make("option", { value: mode }, mode));
+    this.#mode = make("select", { name: "mode", "aria-label": "Mode" }, ...options);
+    return this.#group("Mode of the protected app", can, [
+      this.#mode,
+      { text: "Switch", action: "mode", body: (form) => ({ mode: form.elements.mode.value }) },
+    ]);
   }
 
-  // `buttons`: [text, action, body of the form's fields, class or "what:state" of a toggle].
-  #group(title, fields, buttons, can) {
-    const shown = buttons.filter(([, action]) => can.has(action));
-    if (shown.length === 0) return null;
-    const made = shown.map(([text, action, body, look = ""], nth) => {
-      const [what, state] = look.split(":");
-      const button = make(
-        "button",
-        {
-          type: nth === 0 && fields.length > 0 ? "submit" : "button",
-          "data-action": action,
-          class: state ? null : look || null,
-        },
-        text,
-      );
-      if (state) {
-        button.setAttribute("aria-pressed", "false");
-        (this.#toggles[what] ??= {})[state] = button;
-      }
-      const act = () => this.#act(form, button, action, body);
-      button.addEventListener("click", (event) => {
-        event.preventDefault();
-        act();
-      });
-      return button;
-    });
-    const form = make(
-      "form",
-      { "aria-label": title, novalidate: "" },
-      make("h3", {}, title),
-      make("div", { class: "row" }, ...fields, ...made),
-    );
+  // `parts` are fields, and buttons: {text, action, body of the form's fields, look, the state that it brings about
+  // (`when`), whether Enter in a field presses it}. A group whose actions the server doesn't take is left out.
+  #group(title, can, parts) {
+    const isOffered = (part) => part instanceof Element || can.has(part.action);
+    if (!parts.some((part) => !(part instanceof Element) && can.has(part.action))) return null;
+    const form = make("form", { "aria-label": title, novalidate: "" });
+    const made = parts.filter(isOffered).map((part) => (part instanceof Element ? part : this.#button(form, part)));
+    form.append(make("h3", {}, title), make("div", { class: "row" }, ...made));
     form.addEventListener("submit", (event) => event.preventDefault());
     return form;
+  }
+
+  #button(form, { text, action, body = () => ({}), look, when, onEnter }) {
+    const button = make("button", { type: onEnter ? "submit" : "button", "data-action": action, class: look }, text);
+    if (when) {
+      const [what, state] = when;
+      button.setAttribute("aria-pressed", "false");
+      (this.#toggles[what] ??= {})[state] = button;
+    }
+    button.addEventListener("click", () => this.#act(form, button, action, body));
+    return button;
   }
 
   #press(what, state) {
