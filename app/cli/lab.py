@@ -31,7 +31,7 @@ def lab(
     experiments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[EXPERIMENT]…",
+            metavar="EXPERIMENT",
             help=f"Of {', '.join(each.name for each in EXPERIMENTS)}.",
             show_default="all",
         ),

@@ -41,7 +41,9 @@ def html(outcomes: Sequence[Outcome], command: Sequence[str]) -> str:
         [
             Highlight(f"{hold} of {len(verdicts) - lost}", "claims hold", "measured against published or derived bars"),
             Highlight(f"{lost}", "published figures not reproduced", "each with the reason"),
-            Highlight(f"{len(outcomes)}", "experiments", f"in {seconds:,.0f} s"),
+            Highlight(
+                f"{len(outcomes)}", "experiment" if len(outcomes) == 1 else "experiments", f"in {seconds:,.0f} s"
+            ),
         ]
     )
     options = outcomes[0].options

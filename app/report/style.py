@@ -35,6 +35,7 @@ p { margin: .6rem 0; }
 .highlights strong { font-size: 1.7rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .highlights small { color: var(--muted); font-size: .82rem; }
 .scroll { overflow-x: auto; }
+.scroll + .scroll { margin-top: 1.8rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--muted); font-size: .9rem; padding-bottom: .4rem; }
 th, td { padding: .42rem .7rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
