@@ -13,7 +13,11 @@ from rich.console import Console
 from app.embedded.loom import LoomProcess
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
+from app.live.actions import MAX_CALLERS
+from app.live.callers import SPARE_FILES
 from app.live.controller import Controller
+from app.loadtest.errors import TargetError
+from app.loadtest.runner import allow_files
 from app.loadtest.target import STACK_FILE
 from app.report.files import write_json
 
@@ -81,6 +85,8 @@ def controls(console: Console) -> Iterator[tuple[Controller, dict[str, str]]]:
     def say(what: str) -> None:
         console.print(f"live page: {what}", markup=False)
 
+    with contextlib.suppress(TargetError):  # told when it is too few
+        allow_files(MAX_CALLERS + SPARE_FILES)  # which apps that are started from now on inherit
     with contextlib.closing(Controller(say)) as controller:
         yield (
             controller,

@@ -40,7 +40,7 @@ class OneTemplate(Arguments):
 
 
 class Slowness(Arguments):
-    """How long each load takes at least."""
+    """By how much each load is delayed."""
 
     ms: int = Field(500, ge=1, le=MAX_SLOW_MS)
 

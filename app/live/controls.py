@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from app.concurrency.clock import Clock, wall
 from app.live.actions import ACTIONS, ActionError, Arguments
 from app.live.http import HttpError, Place, asked
 from app.telemetry.live_page import LivePageMetrics
@@ -16,18 +17,19 @@ ACTION_TIMEOUT_S: Final = 60.0
 """Above what the longest action takes, a stampede whose every load runs into its deadline."""
 MAX_ANSWER_BYTES: Final = 65_536
 
-Mark = Callable[[str, str], None]
-"""Told the action's name and what was done."""
+Mark = Callable[[str, str, float], None]
+"""Told the action's name, what was done, and when it was begun."""
 
 
 class Controls:
     """Asks the controller at `place`, which knows `token`."""
 
-    def __init__(self, place: Place, token: str, metrics: LivePageMetrics, mark: Mark) -> None:
+    def __init__(self, place: Place, token: str, metrics: LivePageMetrics, mark: Mark, now: Clock = wall) -> None:
         self._place = place
         self._token = token
         self._metrics = metrics
         self._mark = mark
+        self._now = now
 
     async def state(self) -> dict[str, Any] | None:
         """What can be done and how things are; `None` where the controller does not say."""
@@ -41,6 +43,7 @@ class Controls:
         """Have it done; returns what was done, which is marked. Raises `ActionError`."""
         assert name in ACTIONS  # noqa: S101 - it is a label
         body = arguments.model_dump_json().encode()
+        began_at = self._now()
         try:
             status, fields = await self._ask("POST", f"/actions/{name}", body, ACTION_TIMEOUT_S)
         except HttpError as error:
@@ -51,7 +54,7 @@ class Controls:
             raise ActionError(status, str(fields.get("code")), str(fields.get("detail")))
         done = str(fields.get("done"))
         # Nothing is awaited between the answer and the mark: with the mode, the controller ends this process next.
-        self._mark(name, str(fields.get("mark", done)))
+        self._mark(name, str(fields.get("mark", done)), began_at)
         self._metrics.action_ended(name, "done")
         return done
 

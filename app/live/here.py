@@ -53,7 +53,7 @@ class Here:
                     longest = f"{self._longest_delay_s * 1e3:.0f}, the statement timeout"
                     raise ActionError(422, "invalid_input", f"ms: must be below {longest}, or every load fails")
                 self._loads.load_delay_s = ms / 1e3
-                return f"each load takes {ms} ms longer"
+                return f"each load is delayed by {ms} ms"
             case _:
                 self._loads.load_delay_s = self._usual_delay_s
                 return "loads are as fast as before"

@@ -126,9 +126,8 @@ class Hub:
         if self.count(Kind.PEER):
             self._tell(event("sample", {**sample, "apps": {own: sample["apps"][own]}}), Kind.PEER)
 
-    def mark(self, kind: str, what: str) -> None:
-        """Tell pages that something was done."""
-        at = self._now()
+    def mark(self, kind: str, what: str, at: float) -> None:
+        """Tell pages that something was done, and when it was begun."""
         text = _json({"at": round(at, 3), "what": what, "kind": kind})
         self._marks.append((at, text))
         self._tell(_event("mark", text), Kind.PAGE)

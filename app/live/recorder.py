@@ -17,7 +17,7 @@ MAX_KEYS: Final = 256
 """Keys looked at at a time; reads of others are not recorded."""
 QUIET_S: Final = 0.25
 """A stampede is over when nobody has waited for so long."""
-LONGEST_S: Final = 5.0
+LONGEST_S: Final = 20.0
 """Of one that goes on and on, so much is drawn."""
 
 

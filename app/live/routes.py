@@ -57,7 +57,7 @@ def event_routes(live: Live, greeting: Greeting) -> APIRouter:
     @router.get(EVENTS)
     async def events(request: Request) -> Response:
         kind = Kind.PEER if request.query_params.get("for") == "peer" else Kind.PAGE
-        hello = await greeting.fields()
+        hello = await greeting.fields() if kind is Kind.PAGE else {}
         try:
             subscriber = live.subscribe(kind, hello)
         except TooManySubscribersError as error:

@@ -59,7 +59,7 @@ async def told(subscriber: Subscriber) -> list[tuple[str, Any]]:
 
 async def test_who_comes_is_told_what_was_and_then_what_comes(hub: Hub) -> None:
     hub.sample(sample(999.0), "app")
-    hub.mark("expire", "Template 1 expired")
+    hub.mark("expire", "Template 1 expired", 1_000.0)
     hub.stampede("app", {"app": "app", "key": "1"}, own=True)
     page = hub.subscribe(Kind.PAGE, HELLO, "app")
     hub.sample(sample(1001.0), "app")
@@ -83,7 +83,7 @@ async def test_a_peer_is_told_of_the_application_itself_alone_so_that_two_that_f
     hub.stampede("other", {"app": "other"}, own=False)
     peer = hub.subscribe(Kind.PEER, HELLO, "app")
     hub.sample(sample(1001.0, app=1, other=2), "app")
-    hub.mark("expire", "Template 1 expired")
+    hub.mark("expire", "Template 1 expired", 1_000.0)
     hub.stampede("other", {"app": "other", "key": "2"}, own=False)
     hub.stampede("app", {"app": "app"}, own=True)
     assert await told(peer) == [("hello", HELLO), ("sample", sample(1001.0, app=1)), ("stampede", {"app": "app"})]
@@ -137,7 +137,7 @@ async def test_who_waits_is_woken_by_what_comes_and_by_the_end(hub: Hub) -> None
     await told(page)
     waiting = asyncio.create_task(page.next(60.0))
     await asyncio.sleep(0)
-    hub.mark("expire", "Template 1 expired")
+    hub.mark("expire", "Template 1 expired", 1_000.0)
     assert b"Template 1 expired" in (await waiting or b"")
     waiting = asyncio.create_task(page.next(60.0))
     await asyncio.sleep(0)
