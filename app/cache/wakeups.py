@@ -33,7 +33,7 @@ class Wakeups:
         self._channel = channel
         self._ping_s = ping_s
         self._on_state = on_state
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._waiters: dict[str, dict[asyncio.Event, None]] = {}  # in the order in which they came
         self._task: asyncio.Task[None] | None = None
         self.is_up = False
 
@@ -52,12 +52,12 @@ class Wakeups:
     def expected(self, key: str) -> Iterator[asyncio.Event]:
         """An event that is set by every wake-up for `key` from now on. Enter before asking whether one is needed."""
         event = asyncio.Event()
-        waiters = self._waiters.setdefault(key, set())
-        waiters.add(event)
+        waiters = self._waiters.setdefault(key, {})
+        waiters[event] = None
         try:
             yield event
         finally:
-            waiters.discard(event)
+            del waiters[event]
             if not waiters and self._waiters.get(key) is waiters:
                 del self._waiters[key]
 

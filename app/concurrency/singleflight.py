@@ -67,7 +67,7 @@ class _Flight:
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.waiters: set[asyncio.Future[bool]] = set()
+        self.waiters: dict[asyncio.Future[bool], None] = {}  # in the order in which they came
         self.blocked_on: list[_Flight] = []
         """Flights that this one's work waits for now; the edges of the graph that `reaches` walks."""
         self.closed = False
@@ -168,7 +168,7 @@ class Group:
             raise TooManyWaitersError(f"{self._max_waiters} callers wait for {key!r} already")
 
         waiter: asyncio.Future[bool] = loop.create_future()
-        flight.waiters.add(waiter)
+        flight.waiters[waiter] = None
         if caller is not None:
             caller.blocked_on.append(flight)
         timer = None
@@ -181,7 +181,7 @@ class Group:
                 timer.cancel()
             if caller is not None:
                 caller.blocked_on.remove(flight)
-            flight.waiters.discard(waiter)
+            del flight.waiters[waiter]
             if not flight.waiters and not flight.task.done():
                 self._abandon(flight)
         if not landed:

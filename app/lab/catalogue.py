@@ -9,9 +9,10 @@ from app.lab.approaches.experiment import APPROACHES
 from app.lab.errors import UnknownExperimentError
 from app.lab.experiment import Experiment
 from app.lab.loadtest_go import LOADTEST_GO
+from app.lab.scale.experiment import SCALE
 from app.lab.xfetch.experiment import XFETCH
 
-EXPERIMENTS: Sequence[Experiment] = (APPROACHES, LOADTEST_GO, XFETCH)
+EXPERIMENTS: Sequence[Experiment] = (APPROACHES, LOADTEST_GO, XFETCH, SCALE)
 
 
 def find(names: Sequence[str], among: Sequence[Experiment] = EXPERIMENTS) -> list[Experiment]:

@@ -77,6 +77,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             _, _, timer, callback, args = heapq.heappop(timers)
             if timer is None:
                 callback(*args)
+            elif timer.cancelled():
+                self._cancelled -= 1
             else:
                 timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001
                 ready.append(timer)

@@ -1,0 +1,99 @@
+"""The experiment: the fleet simulated, the same without lease and L1, and eight replicas beside eight processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+from app.lab.experiment import Experiment, Options
+from app.lab.result import Result, Verdict
+from app.lab.scale import judgement, pages
+from app.lab.scale.contrast import aside, singleflight
+from app.lab.scale.plan import whole
+from app.lab.scale.real import compare, small
+from app.lab.scale.world import simulate
+
+SIMULATIONS = 12
+"""Of the eight replicas, beside the eight processes."""
+NOTES = (
+    (
+        "What runs is app/cache and app/concurrency, wired as the service wires them; Redis' scripts are those of the "
+        "model that tests hold equal to a real server's."
+    ),
+    (
+        "Left out: CPU time and the garbage collector (a hit takes no time here, and no replica is ever busy), the "
+        "network stack, HTTP and gRPC, connecting, PostgreSQL's own queues (a load takes as long however many run), "
+        "its loss, and that of the feed of changes. A load balancer knows at once which replicas serve. "
+        "Redis is one thread: 10 µs a command, 0.5 µs a message to a subscriber. Those are assumptions, as are the "
+        "network's delays."
+    ),
+    (
+        "The least possible: one perfect cache in front of the database, greedily, key by key. A load covers the reads "
+        "of one TTL, or those up to the next change made past the service; a change through the service covers as much."
+    ),
+    (
+        "Without L1 and lease: a cold start and one end of each life, with clocks that agree. Without any protection: "
+        "derived, 1 + λδ loads a life."
+    ),
+)
+
+
+def run(options: Options) -> Result:
+    """Raises `EmbeddedError` where the real processes can't be started, `TargetError` where they can't be asked."""
+    plan = whole(quick=options.quick)
+    progress = options.progress
+    before, peak = _resident_bytes(), 0
+
+    def shown(share: float, doing: str) -> None:
+        nonlocal peak
+        peak = max(peak, _resident_bytes())
+        progress(0.6 * share, f"{plan.replicas} replicas, {doing} of {plan.seconds:.0f} of virtual time")
+
+    with aside(singleflight(plan), options.seed) as beside:
+        fleet = simulate(plan, options.seed, shown)
+        progress(0.6, "the same without lease and L1")
+        alone = beside.outcome()
+    few = small(quick=options.quick)
+    progress(0.7, f"{few.replicas} real processes, {few.seconds:.0f} s")
+    comparison = compare(few, options.seed, SIMULATIONS)
+    process_bytes = (peak - before) / plan.replicas if before else math.nan
+    verdicts: list[Verdict] = [
+        *judgement.of_fleet(fleet),
+        judgement.of_contrast(alone),
+        judgement.of_real(comparison, few),
+    ]
+    return Result(
+        tables=[
+            pages.phase_table(fleet),
+            pages.redis_table(fleet),
+            pages.memory_table(fleet, process_bytes),
+            pages.mode_table(fleet, alone),
+            pages.real_table(comparison, few),
+        ],
+        charts={"loads": pages.load_chart(fleet), "redis": pages.redis_chart(fleet)},
+        verdicts=verdicts,
+        figures={
+            "fleet": fleet.as_json(),
+            "singleflight": alone.as_json(),
+            "real": {**asdict(comparison), "margin": comparison.margin},
+            "process_bytes_a_replica": None if math.isnan(process_bytes) else round(process_bytes),
+        },
+        notes=NOTES,
+    )
+
+
+def _resident_bytes() -> int:
+    """What this process has in memory; 0 where the system does not say so."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+    except OSError:
+        return 0
+
+
+SCALE = Experiment(
+    "scale",
+    "200 replicas, 2,000 keys, 20,000 reads a second, with crashes, a Redis failover and clocks that differ: how far "
+    "from the least possible are the loads, what does Redis have to do, and what does a replica hold?",
+    run,
+)
