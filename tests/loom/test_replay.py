@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -321,7 +322,10 @@ async def test_an_export_has_field_names_where_the_schema_was_recorded(tmp_path:
     async with serving(Backend()) as (_, port), recording(port, CaptureConfig(session=path, schema=schema)) as made:
         await made.capture.schemas.schema()
         await unary(made, b"\n\x02hi")
+        async with httpx.AsyncClient() as http:
+            live = (await http.get(f"http://{made.ui}/api/export")).json()
     ended = await asyncio.to_thread(loom, "--export", str(path))
+    assert json.loads(ended.stdout) == live
     fields = json.loads(ended.stdout)
     assert json.loads(fields["request"][0]["json"]) == {"text": "hi"}
 

@@ -53,7 +53,7 @@ class EncryptedServer:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                listener = socket.create_server(address[:2], family=family, backlog=backlog)
+                listener = socket.create_server(address, family=family, backlog=backlog)
                 self._sockets.append(listener)
                 listener.setblocking(False)
         except OSError:
@@ -66,10 +66,11 @@ class EncryptedServer:
 
     async def aclose(self) -> None:
         """Accept no more; handshakes under way are ended."""
-        self._close()
-        for tasks in (self._accepting, self._handshakes):
-            with contextlib.suppress(TimeoutError):
-                await tasks.aclose(CLOSE_S)
+        with contextlib.suppress(TimeoutError):
+            await self._accepting.aclose(CLOSE_S)
+        self._close()  # now that nobody waits on them: their numbers may be another's at once
+        with contextlib.suppress(TimeoutError):
+            await self._handshakes.aclose(CLOSE_S)
         for client in self._unshaken:
             client.close()
 
