@@ -244,6 +244,7 @@ def loom(
         backend=loom_values.address("--backend", backend, lowest_port=1),
         ui=loom_values.address("--ui", ui),
         listen_tls=loom_values.listen_tls(tls_cert, tls_key, tls_client_ca),
+        listen_certificate=tls_cert,
         backend_tls=loom_values.backend_tls_of(
             backend_tls, backend_tls_ca, backend_tls_cert, backend_tls_key, skip_verify=backend_tls_skip_verify
         ),

@@ -67,6 +67,8 @@ class Config:
     backend: HostPort
     ui: HostPort
     listen_tls: ssl.SSLContext | None = None
+    listen_certificate: Path | None = None
+    """Its file, which grpcurl commands name as what to trust."""
     backend_tls: ssl.SSLContext | None = None
     rules: Path | None = None
     """The file of rules."""
@@ -158,7 +160,7 @@ async def running(config: Config) -> AsyncIterator[Loom]:
                 "rules": mutations.state(),
             }
 
-        views = Views(capture.schemas, Target(str(listen.here), tls=config.listen_tls is not None))
+        views = Views(capture.schemas, _target(config, listen))
         page = inspector(
             capture,
             views,
@@ -200,6 +202,17 @@ async def running(config: Config) -> AsyncIterator[Loom]:
             await asyncio.wait({serving}, timeout=2 * LAST_ANSWERS_S)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+
+
+def _target(config: Config, listen: HostPort) -> Target:
+    """Where grpcurl commands call."""
+    tls, certificate = config.listen_tls, config.listen_certificate
+    return Target(
+        str(listen.here),
+        tls=tls is not None,
+        ca_file="" if certificate is None else str(certificate.absolute()),
+        client_certificate=tls is not None and tls.verify_mode is ssl.CERT_REQUIRED,
+    )
 
 
 def _listen(address: HostPort) -> socket.socket:

@@ -6,8 +6,9 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from app.loom.call import Headers
 from app.loom.recording.redaction import PLACEHOLDER
@@ -29,9 +30,15 @@ class Target:
     """`host:port`."""
     tls: bool = False
     ca_file: str = ""
+    client_certificate: bool = False
+    """Whether one is asked for: it is taken from `$LOOM_CERT` and `$LOOM_KEY`, the names of its files."""
     skip_verify: bool = False
     authority: str = ""
-    """Sent instead of the address, where it is another one."""
+    """Sent instead of the address, where it is another one. With TLS the name that the certificate is for."""
+
+    def as_called(self, authority: str) -> Target:
+        """For a call that was made by this `:authority`: with TLS, clients have verified that name."""
+        return replace(self, authority=_host(authority)) if self.tls and authority else self
 
 
 def command(
@@ -48,7 +55,9 @@ def command(
         words.append("-insecure")
     if target.tls and target.ca_file:
         words += ["-cacert", shlex.quote(target.ca_file)]
-    if target.authority and target.authority != target.address:
+    if target.tls and target.client_certificate:
+        words += ["-cert", '"$LOOM_CERT"', "-key", '"$LOOM_KEY"']
+    if target.authority and target.authority not in (target.address, _host(target.address)):
         words += ["-authority", shlex.quote(target.authority)]
     if timeout_s is not None:
         words += ["-max-time", f"{timeout_s:.3f}"]
@@ -66,6 +75,13 @@ def variable(name: bytes) -> str:
     if name == b"authorization":
         return "LOOM_AUTH"
     return "LOOM_" + _NOT_IN_VARIABLES.sub("_", name.decode("latin-1").upper()).strip("_")
+
+
+def _host(authority: str) -> str:
+    try:
+        return urlsplit(f"//{authority}").hostname or authority
+    except ValueError:
+        return authority
 
 
 def _header(name: bytes, value: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -10,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
+import trustme
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection
 
+from app.loom.bootstrap import Config, HostPort, running
 from app.loom.call import Headers
+from app.loom.demo.backend import SERVICE as SHOP
+from app.loom.demo.backend import Shop
+from app.loom.demo.backend import serving as shop_serving
 from app.loom.grpcurl import Target, command, variable
+from app.loom.proxy import tls
 from app.loom.recording.redaction import PLACEHOLDER
 from app.proto.template.v1 import template_pb2 as pb
 
@@ -123,11 +131,48 @@ async def test_several_messages_and_none_are_sent_as_they_were(echo: tuple[Echo,
     assert server.requests == []
 
 
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_over_tls_the_command_trusts_the_certificate_by_the_name_that_the_client_has_verified(
+    mutual: bool, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    names = {name: tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
+    issued = authority.issue_cert("shop.test")
+    authority.cert_pem.write_to_path(str(names["ca"]))
+    issued.cert_chain_pems[0].write_to_path(str(names["cert"]))
+    issued.private_key_pem.write_to_path(str(names["key"]))
+    front = tls.for_clients(names["cert"], names["key"], client_authority=names["ca"] if mutual else None)
+    anywhere = HostPort("127.0.0.1", 0)
+    shop = Shop.load()
+    async with shop_serving(shop) as port:
+        config = Config(
+            anywhere, HostPort("127.0.0.1", port), anywhere,
+            listen_tls=front, listen_certificate=names["cert"], stop_s=1,
+        )  # fmt: skip
+        pems = [names[name].read_bytes() for name in ("ca", "key", "cert")]
+        credentials = grpc.ssl_channel_credentials(*pems if mutual else pems[:1])
+        options = [("grpc.ssl_target_name_override", "shop.test"), ("grpc.default_authority", "shop.test:443")]
+        async with (
+            running(config) as loom,
+            grpc.aio.secure_channel(str(loom.listen), credentials, options) as channel,
+            httpx.AsyncClient(base_url=f"http://{loom.ui}", timeout=30) as http,
+        ):
+            await loom.capture.schemas.schema()
+            counts = (shop.message("Count", sku="tea-1", counted=number) for number in (3, 4))
+            await shop.call(channel, "TakeStock")(counts, timeout=30)
+            (row,) = (await http.get("/api/calls")).json()["calls"]
+            line = (await http.get(f"/api/calls/{row['id']}")).json()["grpcurl"]
+            variables = {"LOOM_CERT": str(names["cert"]), "LOOM_KEY": str(names["key"])} if mutual else {}
+            assert json.loads(await run(line, tmp_path, **variables)) == {"items": 2, "total": 7}
+            made = [each.method for each in (record.started for record in loom.capture.ring.newest_first())]
+            assert made.count(f"/{SHOP}/TakeStock") == 2
+
+
 def test_tls_and_authority_are_flags() -> None:
-    tls = command("/a.S/M", [], (), Target("h:1", tls=True, ca_file="my ca.pem", authority="other"))
-    assert "-plaintext" not in tls
-    assert "-cacert 'my ca.pem'" in tls
-    assert "-authority other" in tls
+    line = command("/a.S/M", [], (), Target("h:1", tls=True, ca_file="my ca.pem", authority="other"))
+    assert "-plaintext" not in line
+    assert "-cacert 'my ca.pem'" in line
+    assert "-authority other" in line
     assert "-insecure" in command("/a.S/M", [], (), Target("h:1", tls=True, skip_verify=True))
     assert "-authority" not in command("/a.S/M", [], (), Target("h:1", authority="h:1"))
     assert variable(b"x--key.") == "LOOM_X_KEY"

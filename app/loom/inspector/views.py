@@ -119,7 +119,9 @@ class Views:
         if any("json" not in message for message in requests) or len(requests) < record.requests:
             return None
         bodies = [message["json"] for message in requests]
-        return command(record.started.method, bodies, record.headers, self._target, record.started.timeout_s)
+        started = record.started
+        target = self._target.as_called(started.authority)
+        return command(started.method, bodies, record.headers, target, started.timeout_s)
 
 
 def _details(trailers: Headers, schema: Schema | None) -> Any:
