@@ -60,8 +60,12 @@ class _Share:
 
 
 def run(options: Options) -> Result:
-    modes = QUICK_MODES if options.quick else MODES
     plan = Plan(seed=options.seed)
+    return result(measure(plan, QUICK_MODES if options.quick else MODES, options), plan)
+
+
+def measure(plan: Plan, modes: Sequence[str], options: Options) -> dict[str, RunResult]:
+    """The plan's figures by mode, each on an app of its own over the same fresh servers."""
     options.progress(0.0, "starting PostgreSQL and Valkey")
     results = {}
     with LogDirectory("lab") as logs, EmbeddedStack() as stack:
@@ -86,7 +90,7 @@ def run(options: Options) -> Result:
                 progress = _Share(options, 0.1 + 0.9 * place / len(modes), 0.9 / len(modes), mode)
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     results[mode] = RunResult.of(runner.run(run_plan(plan, target, progress)))
-    return result(results, plan)
+    return results
 
 
 def result(results: Mapping[str, RunResult], plan: Plan) -> Result:

@@ -6,11 +6,22 @@ from typing import Any
 import pytest
 
 from app.lab import loadtest_go
+from app.lab.experiment import Options
 from app.lab.result import Standing
 from app.loadtest.plan import Plan
 from app.loadtest.result import RunResult
 
 GOOD = RunResult("full", 7_500, 0, 0.9707, 220, 220, 220, 4_975, 3_000.0, 61.0, 146.0, 372.0, 498.0)
+
+
+def test_the_plan_runs_on_a_real_app_and_both_counts_are_the_least_possible() -> None:
+    told: list[float] = []
+    options = Options(progress=lambda share, _doing: told.append(share))
+    results = loadtest_go.measure(Plan(concurrency=10, waves=3, ids=8, spread=100), ["full"], options)
+    assert (results["full"].requests, results["full"].errors, results["full"].mode) == (130, 0, "full")
+    assert results["full"].db_loads == results["full"].db_loads_by_postgres == results["full"].least_loads == 8
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
 
 
 def test_as_many_loads_as_the_least_possible_hold_and_the_published_shared_calls_cannot_be_had() -> None:

@@ -132,13 +132,15 @@ def _beside_theirs(ours: Mapping[str, Sequence[Sample]]) -> list[Verdict]:
         # Either begins and ends within a life, and has one more or less of them than its length says.
         spread = loads * (1 + longer) + 3 * math.sqrt(variance * theirs.seconds / TTL_S * (1 + longer))
         expected = _a_minute(ours[name]) * theirs.seconds / 60
+        is_chance = abs(theirs.loads - expected) <= spread
         verdicts.append(
             Verdict(
                 f"{name}: Internet Archive's loads in {theirs.seconds:g} s",
                 f"{theirs.loads}",
                 f"{expected:.0f}",
                 f"± {spread:.0f}",
-                Standing.HOLDS if abs(theirs.loads - expected) <= spread else Standing.NOT_REPRODUCED,
+                Standing.HOLDS if is_chance else Standing.NOT_REPRODUCED,
+                "" if is_chance else "Chance explains less than that; what else differs is not known.",
             )
         )
     return verdicts

@@ -13,6 +13,7 @@ from app.lab.xfetch.decisions import CONFIDENCE, Cell, Estimate, simulate
 from app.lab.xfetch.read_path import Refreshes, read_through, shape
 from app.report.charts import Axis, Series, xy_chart
 from app.report.html import Chart
+from app.report.svg import PALETTE
 from app.report.table import Row, Table
 
 BETAS = (0.5, 1.0, 2.0, 4.0)
@@ -292,13 +293,12 @@ def _loads_chart(cells: Mapping[tuple[float, float], Cell], paths: _Paths) -> Ch
 
 
 def _gap_chart(cells: Mapping[tuple[float, float], Cell]) -> Chart:
-    colors: Sequence[str] = ("blue", "vermilion", "green", "purple")
     rates = [10.0 * 10 ** (n / 20) for n in range(41)]
     series = []
-    for beta, color in zip(BETAS, colors, strict=True):
+    for beta, color in zip(BETAS, PALETTE, strict=False):
         line = [(rate, theory.mean_gap(beta, rate)) for rate in rates]
         series.append(Series(f"β = {beta:g}", line, color))
-    for beta, color in zip(BETAS, colors, strict=True):
+    for beta, color in zip(BETAS, PALETTE, strict=False):
         series.append(Series("", [(rate, cells[beta, rate].gap.value) for rate in RATES], color, "points"))
     svg = xy_chart(
         "How long before the expiry a refresh begins, by rate and β",
