@@ -251,6 +251,9 @@ async def test_a_stampede_is_a_lane_a_caller_and_both_apps_have_one_time_scale(c
         await expect(cured.locator(".lane .on-load")).to_have_count(1)
         await expect(cured.locator(".lane .on-flight")).to_have_count(199)
         await expect(plain.locator(".lane .on-load")).to_have_count(200)
+        look = await cured.locator(".lane .on-l1").last.bounding_box()
+        assert look is not None
+        assert look["width"] >= 2
         await expect(cured.locator("figcaption")).to_contain_text("1 load for 200 callers")
         await expect(page.locator("#compared")).to_contain_text("200 loads unprotected, 1 protected")
         key = page.locator("#stampede-key li:visible")

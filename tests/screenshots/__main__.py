@@ -22,7 +22,7 @@ from tests.loom.test_page import CHROMIUM
 OUT: Final = Path("out/screenshots")
 DEMO_S: Final = 300.0
 """How long the demo may take until its apps stay up."""
-WIDE: Final = {"width": 1440, "height": 900}
+WIDE: Final = {"width": 1440, "height": 1010}
 NARROW: Final = {"width": 390, "height": 844}
 MAX_REPORT_PX: Final = 2_400
 

@@ -26,7 +26,7 @@ export class Chart {
   #lines;
   #unit;
 
-  // `definition`: {id, title, unit, lines: [{field, name}], log, empty}. `apps`: [{name, label}].
+  // `definition`: {id, title, unit, lines: [{field, name, isRare}], log, whole, empty}. `apps`: [{name, label}].
   constructor(definition, apps, samples, container) {
     this.#samples = samples;
     this.#unit = definition.unit;
@@ -66,6 +66,9 @@ export class Chart {
     this.#plot.setData(this.#data());
     this.#layer.draw(this.#plot, marks);
     this.#show(this.#plot.cursor.idx ?? null);
+    this.#lines.forEach(({ app, field, isRare }, nth) => {
+      if (isRare) this.#values[nth].parentElement.hidden = !this.#samples.has(app, field);
+    });
     this.#empty.hidden = this.#lines.some(({ app, field }) =>
       this.#samples.column(app, field).some((value) => value !== null),
     );

@@ -42,7 +42,7 @@ const CHARTS = [
       { field: "l1", name: "L1" },
       { field: "l2", name: "L2" },
       { field: "origin", name: "origin" },
-      { field: "stale", name: "stale" },
+      { field: "stale", name: "stale", isRare: true },
     ],
   },
   {

@@ -25,6 +25,7 @@ const STEPS = {
 const MAX_WAITS = 20;
 const HEIGHT = 300;
 const MAX_LANE = 14;
+const LEAST_PX = 2; // a look into memory takes microseconds, and is to be seen
 const MARKED = 6; // width of the mark before the lane of a caller that loaded
 const TICKS = 6;
 
@@ -41,8 +42,10 @@ export function picture(lanes, name, span, detail) {
   const thick = tall > 3 ? tall - 1 : tall;
   const height = lanes.length * tall;
   const across = (ms) => `${((number(ms) ?? 0) / span) * 100}%`;
-  const bar = (from, to, y, kind) =>
-    draw("rect", { x: across(from), width: across(Math.max(0, to - from)), y, height: thick, class: kind });
+  const bar = (from, to, y, kind) => {
+    const width = `max(${LEAST_PX}px, ${across(Math.max(0, to - from))})`;
+    return draw("rect", { x: across(from), y, height: thick, class: kind, style: { width } });
+  };
   const marked = draw("svg", { class: "loads", height, "aria-hidden": "true" });
   const drawing = draw("svg", { class: "lanes", height, "aria-hidden": "true" });
   for (const tick of ticks(span)) {
@@ -102,7 +105,8 @@ export function picture(lanes, name, span, detail) {
 
 export function axis(span) {
   const labels = ticks(span).map((tick) => {
-    return make("span", { style: { left: `${(tick / span) * 100}%` } }, milliseconds(tick));
+    const part = tick / span;
+    return make("span", { class: part > 0.94 ? "end" : null, style: { left: `${part * 100}%` } }, milliseconds(tick));
   });
   return make("div", { class: "axis", "aria-hidden": "true" }, ...labels);
 }
