@@ -160,6 +160,14 @@ async def test_a_backend_that_was_away_is_asked_for_its_schema_anew() -> None:
         await eventually(is_asked_anew)
 
 
+async def test_why_there_is_no_schema_of_a_backend_that_is_away_is_said_in_plain_words() -> None:
+    async with serving(Backend()) as (_, port):
+        pass  # a port that was free a moment ago
+    async with loom(port) as made:
+        assert await made.capture.schemas.schema() is None
+        assert made.capture.schemas.problem == "the backend can't be reached"
+
+
 async def test_a_backend_that_says_nothing_keeps_neither_a_call_nor_the_end_waiting() -> None:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -164,6 +164,7 @@ async def test_pages_follow_each_other_and_bad_questions_are_told_what_is_right(
     assert "no such call" in (await watched.get("/api/calls/none", 404))["error"]
     assert "not kept" in (await watched.get("/api/calls?before=none", 404))["error"]
     assert "is wanted" in (await watched.get("/api/search", 400))["error"]
+    assert "since: 'now' is no number" in (await watched.get("/api/search?body=x&since=now", 400))["error"]
 
 
 async def test_bodies_and_metadata_are_searched_methods_counted_and_all_exported_and_cleared(watched: Watched) -> None:

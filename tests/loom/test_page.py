@@ -51,7 +51,7 @@ async def looking(watched: Watched, path: str = "/") -> AsyncIterator[Page]:
 
 def is_complaint(said: ConsoleMessage) -> bool:
     """Chromium tells of every answer that is an error, those that the page shows too."""
-    return said.type == "error" and "409" not in said.text
+    return said.type == "error" and "409" not in said.text and "ERR_FAILED" not in said.text
 
 
 async def shows(page: Page, rows: int) -> None:
@@ -249,6 +249,19 @@ async def test_methods_and_state_have_pages_and_columns_sort() -> None:
             await page.get_by_role("link", name="/test.Interop/Unary").click()
             await expect(page.locator("#filter")).to_have_value("method:/test.Interop/Unary")
             await shows(page, 2)
+
+
+async def test_a_page_stays_while_loom_does_not_answer_and_goes_on_when_it_does() -> None:
+    async with watching() as watched, looking(watched, "/#/rules") as page:
+        await expect(page.locator("#rules")).to_contain_text("None: no file was given")
+        await page.route("**/api/state", lambda route: route.abort())
+        async with page.expect_event("requestfailed"):
+            pass
+        await expect(page.get_by_role("button", name="Read the rules again")).to_be_visible()
+        await page.evaluate("document.querySelector('#rules').replaceChildren()")
+        await expect(page.locator("#rules")).to_have_text("Loom does not answer")
+        await page.unroute("**/api/state")
+        await expect(page.locator("#rules")).to_contain_text("None: no file was given")
 
 
 async def test_an_empty_page_says_where_to_call_and_what_is_chosen_is_read_out_and_nothing_else() -> None:

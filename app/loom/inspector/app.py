@@ -92,7 +92,7 @@ def inspector(
         asked = request.query_params
         try:
             wanted = Wanted.of(asked.get("body", ""), asked.get("metadata", ""))
-            since = float(asked.get("since", 0))
+            since = _seconds(asked.get("since", "0"))
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         at, held = time.time(), list(ring.held())
@@ -189,6 +189,13 @@ def inspector(
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=[*routes, *own], exception_handlers={HTTPException: _failed})
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"since: {text[:40]!r} is no number of seconds since the epoch") from None
 
 
 def _limit(request: Request) -> int:

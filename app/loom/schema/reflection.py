@@ -30,6 +30,9 @@ METHODS: Final = (
 ATTEMPTS: Final = 3
 """With each: where a call ends just as it is written to, grpc.aio says INTERNAL, whatever the server said."""
 
+_NO_WAY: Final = "failed to connect to all addresses"
+"""So gRPC's C core begins what it says of a channel that has found nobody."""
+
 Metadata = Sequence[tuple[str, str | bytes]]
 Channels = Callable[[], AbstractAsyncContextManager[grpc.aio.Channel]]
 
@@ -55,7 +58,7 @@ class ReflectionClient:
                     try:
                         return await self._ask(channel, method)
                     except grpc.aio.AioRpcError as error:
-                        problem = f"reflection ended in {error.code().name}: {error.details()}"
+                        problem = _problem(error)
                         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                             missing.add(method)
                         elif error.code() is not grpc.StatusCode.INTERNAL:
@@ -78,6 +81,13 @@ class ReflectionClient:
         finally:
             call.cancel()
         return Schema(files)
+
+
+def _problem(error: grpc.aio.AioRpcError) -> str:
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE and details.startswith(_NO_WAY):
+        return "the backend can't be reached"  # the rest names a socket of ours, which says nothing to anybody
+    return f"reflection ended in {error.code().name}: {details}"
 
 
 class _Conversation:

@@ -158,7 +158,7 @@ async function route() {
   try {
     await PAGES[name]?.();
   } catch (error) {
-    byId(name).textContent = error.message;
+    if (!byId(name).childElementCount) byId(name).textContent = error.message; // what is there is better than nothing
   }
   if (name !== "calls") return;
   if (page === "filter") {

@@ -14,7 +14,7 @@ export function make(tag, properties = {}, ...children) {
 }
 
 export function table(heads, rows) {
-  return make("table", {},
+  return make("table", { class: heads.some(Boolean) ? "" : "facts" },
     make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((cell) => make("td", {}, cell))))));
 }
@@ -27,7 +27,9 @@ export function milliseconds(value) {
 }
 
 export async function ask(path, options) {
-  const answer = await fetch(path, options);
+  const answer = await fetch(path, options).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("Loom does not answer");
+  });
   const document_ = await answer.json();
   if (!answer.ok) throw new Error(document_.error ?? `status ${answer.status}`);
   return document_;

@@ -35,7 +35,7 @@ export async function showRules() {
         [String(rule.number), rule.method, rule.direction, does(rule), rule.share === 1 ? "all" : `${100 * rule.share} %`]))
       : make("p", {}, rules.file === null ? "None: no file was given. --mutate FILE gives one." : `None in ${rules.file}.`));
   const page = byId("rules");
-  if (!page.firstChild) page.append(make("h2", {}, "Rules"), make("button", { type: "button", onclick: reload }, "Read the rules again"), facts);
+  if (!page.childElementCount) page.replaceChildren(make("h2", {}, "Rules"), make("button", { type: "button", onclick: reload }, "Read the rules again"), facts);
   else page.lastChild.replaceWith(facts); // the button stays, and with it the focus
 }
 
