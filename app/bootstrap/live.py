@@ -59,14 +59,14 @@ def live_routes(
     controls = None
     token = settings.live_controls_token
     if settings.live_controls_url:
-        controls = Controls(Place.of(settings.live_controls_url), token, metrics.live_page, live.hub.mark)
+        controls = Controls(Place.of(settings.live_controls_url), token, live.hub.mark)
     reports = Reports(Path(settings.live_reports_dir) if settings.live_reports_dir else None)
     greeting = Greeting(__version__, settings.mode.value, INTERVAL_S, controls, reports)
     here = Here(service, loader.expire, repository, settings.database_statement_timeout_s)
     return [
         page_routes(),
         event_routes(live, greeting),
-        action_routes(controls, here, token, settings.http_receive_timeout_s),
+        action_routes(controls, here, token, metrics.live_page, settings.http_receive_timeout_s),
         report_routes(reports),
     ]
 

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.http import parameters, problems
+from app.domain.errors import DomainError
 from app.live.actions import ACTIONS, HERE, ActionError, Arguments
 from app.live.controls import Controls
 from app.live.guard import check_token, check_visitor
 from app.live.here import Here
+from app.telemetry.live_page import LivePageMetrics
 
 MAX_BODY_BYTES: Final = 4_096
 
@@ -20,13 +22,15 @@ Do = Callable[[str, Arguments], Awaitable[str]]
 Check = Callable[[Request], None]
 
 
-def action_routes(controls: Controls | None, here: Here, token: str, receive_timeout_s: float) -> APIRouter:
+def action_routes(
+    controls: Controls | None, here: Here, token: str, metrics: LivePageMetrics, receive_timeout_s: float
+) -> APIRouter:
     """`POST /actions/NAME`, refused where there are no `controls`; `POST /actions/NAME/here` for who knows `token`,
     which does not exist where that is empty."""
     router = APIRouter(include_in_schema=False)
 
     def add(path: str, name: str, check: Check, do: Do) -> None:
-        async def act(request: Request) -> Response:
+        async def answer(request: Request) -> Response:
             try:
                 check(request)
                 arguments = await parameters.json_body(
@@ -35,7 +39,15 @@ def action_routes(controls: Controls | None, here: Here, token: str, receive_tim
                 done = await do(name, arguments)
             except ActionError as error:
                 return problems.problem(error.status, error.code, str(error))
+            except (problems.RequestError, DomainError) as error:
+                return problems.for_error(error)
             return JSONResponse({"done": done}, headers={"Cache-Control": "no-store"})
+
+        async def act(request: Request) -> Response:
+            answered = await answer(request)
+            if path == f"/actions/{name}":
+                metrics.action_ended(name, _end(answered.status_code))
+            return answered
 
         router.add_api_route(path, act, methods=["POST"])
 
@@ -54,3 +66,7 @@ def action_routes(controls: Controls | None, here: Here, token: str, receive_tim
     for name in HERE if token else ():
         add(f"/actions/{name}/here", name, lambda request: check_token(request, token), here.do)
     return router
+
+
+def _end(status: int) -> str:
+    return "done" if status < 400 else "refused" if status < 500 else "failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,8 +33,7 @@ class Controller:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.token = secrets.token_urlsafe(32)
         self._say = say
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(say)
 
     @property
     def url(self) -> str:
@@ -57,6 +57,21 @@ class Controller:
     def close(self) -> None:
         """Listen no longer."""
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """What goes wrong with one request is said in one line, and the next is taken."""
+
+    daemon_threads = True
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._say = say
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - the library's signature
+        error = sys.exception()
+        if not isinstance(error, OSError):  # it has gone
+            self._say(f"{type(error).__name__}: {error}")
 
 
 class _Handler(BaseHTTPRequestHandler):

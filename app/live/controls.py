@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from app.concurrency.clock import Clock, wall
-from app.live.actions import ACTIONS, ActionError, Arguments
+from app.live.actions import ActionError, Arguments
 from app.live.http import HttpError, Place, asked
-from app.telemetry.live_page import LivePageMetrics
 
 STATE_TIMEOUT_S: Final = 1.0
-ACTION_TIMEOUT_S: Final = 60.0
+ACTION_TIMEOUT_S: Final = 120.0
 """Above what the longest action takes, a stampede whose every load runs into its deadline."""
 MAX_ANSWER_BYTES: Final = 65_536
+
+_log = logging.getLogger(__name__)
 
 Mark = Callable[[str, str, float], None]
 """Told the action's name, what was done, and when it was begun."""
@@ -24,10 +26,9 @@ Mark = Callable[[str, str, float], None]
 class Controls:
     """Asks the controller at `place`, which knows `token`."""
 
-    def __init__(self, place: Place, token: str, metrics: LivePageMetrics, mark: Mark, now: Clock = wall) -> None:
+    def __init__(self, place: Place, token: str, mark: Mark, now: Clock = wall) -> None:
         self._place = place
         self._token = token
-        self._metrics = metrics
         self._mark = mark
         self._now = now
 
@@ -41,21 +42,18 @@ class Controls:
 
     async def do(self, name: str, arguments: Arguments) -> str:
         """Have it done; returns what was done, which is marked. Raises `ActionError`."""
-        assert name in ACTIONS  # noqa: S101 - it is a label
         body = arguments.model_dump_json().encode()
         began_at = self._now()
         try:
             status, fields = await self._ask("POST", f"/actions/{name}", body, ACTION_TIMEOUT_S)
         except HttpError as error:
-            self._metrics.action_ended(name, "failed")
             raise ActionError(502, "controller_away", f"who is to do it does not answer: {error}") from None
         if status != HTTPStatus.OK:
-            self._metrics.action_ended(name, "refused" if status < 500 else "failed")
             raise ActionError(status, str(fields.get("code")), str(fields.get("detail")))
         done = str(fields.get("done"))
         # Nothing is awaited between the answer and the mark: with the mode, the controller ends this process next.
         self._mark(name, str(fields.get("mark", done)), began_at)
-        self._metrics.action_ended(name, "done")
+        _log.info("the live page had this done: %s", done)
         return done
 
     async def _ask(self, method: str, path: str, body: bytes, timeout_s: float) -> tuple[int, dict[str, Any]]:

@@ -17,6 +17,7 @@ from app.proto.template.v1.template_pb2 import GetTemplateDetailsRequest
 from app.proto.template.v1.template_pb2_grpc import TemplateServiceStub
 from tests.faults.conftest import Run
 from tests.faults.polling import until
+from tests.live.events import listening
 
 FIGURES = {
     "mode": str,
@@ -98,6 +99,19 @@ async def test_when_the_figures_are_printed_it_stays_up_with_loom_in_front_of_th
     found = Counter(row["statusName"] for row in rows[1:])  # those that it made itself
     assert (found["OK"], found["NOT_FOUND"], found["CANCELLED"]) == (HERD + 1, 1, 1)
     assert max(row["duplicates"]["calls"] for row in rows if "duplicates" in row) > 1
+    assert f"live page   {said['http_url']}/" in command.stdout
+    async with httpx.AsyncClient(base_url=said["http_url"], timeout=60) as client:
+        async with listening(f"{said['http_url']}/events") as events:
+            assert [each["name"] for each in (await events.next("hello"))["reports"]] == ["demo"]
+            apps = (await events.next("sample"))["apps"]
+            while "app-unprotected" not in apps:
+                apps = (await events.next("sample"))["apps"]
+            assert (apps["app"]["mode"], apps["app-unprotected"]["mode"]) == ("full", "none")
+            fired = await client.post("/actions/stampede", json={"callers": 50})
+            assert "app loaded it once" in fired.json()["done"]
+            drawn = [await events.next("stampede") for _ in range(2)]
+            assert {each["app"]: each["callers"] for each in drawn} == {"app": 50, "app-unprotected": 50}
+        assert (await client.get("/reports/demo.html")).content == (command.folder / "out/demo.html").read_bytes()
     command.interrupt()
     await until(lambda: not command.is_running, "it ends", 15)
     assert command.process.returncode == 0

@@ -153,6 +153,14 @@ async def test_every_action_does_what_it_says_on_a_running_stack(run: Run) -> No
             await page.does("postgres_slow", ms=30)
             await page.is_refused("postgres_slow", 422, "statement timeout", ms=5_000)
             await page.does("postgres_normal")
+            counted = (await client.get("/metrics")).text
+            for action, end, count in (
+                ("stampede", "done", 3),
+                ("redis_back", "refused", 1),
+                ("postgres_slow", "refused", 1),
+            ):
+                assert f'live_actions_total{{action="{action}",end="{end}"}} {count}.0' in counted
+            assert 'end="failed"} 1' not in counted
             await page.does("mode", mode="none")
             await events.ended()
         await in_another_mode(url, client)
@@ -196,6 +204,8 @@ async def refusals(page: Page) -> None:
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"host": "evil.example"}, 403),
+        ({"host": "["}, 403),
+        ({"origin": "http://["}, 403),
         ({"host": "evil.example", "origin": "http://evil.example"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"origin": own, "sec-fetch-site": "same-origin", "content-type": "text/plain"}, 415),
