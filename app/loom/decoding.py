@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from app.loom.call import Direction, StreamKind, first_value
+from app.loom.call import Direction, Message, StreamKind, first_value
 from app.loom.compression import CompressionError, decompress
 from app.loom.recording.lines import to_fields
-from app.loom.recording.record import Kept, Record
+from app.loom.recording.record import Record
 from app.loom.schema import schemaless
 from app.loom.schema.errors import TranscodeError
 from app.loom.schema.schema import Schema
@@ -23,7 +23,7 @@ FIELDS: Final = "@fields"
 """Where a message stands that no schema explains: its fields by number."""
 
 
-def plain(record: Record, kept: Kept) -> bytes:
+def plain(record: Record, kept: Message) -> bytes:
     """The message's bytes without compression, by the `grpc-encoding` of its direction. Raises `CompressionError`."""
     if not kept.compressed:
         return kept.data
@@ -54,7 +54,7 @@ class Reading:
         return self.value if self.form == "json" else {FIELDS if self.form == "fields" else UNDECODED: self.value}
 
 
-def read(record: Record, kept: Kept, schema: Schema | None) -> Reading:
+def read(record: Record, kept: Message, schema: Schema | None) -> Reading:
     """By the schema, else as field numbers, else its bytes."""
     text = record.texts.get((kept.direction, kept.position))
     if text is not None:
@@ -117,7 +117,7 @@ class Decoder:
         """As its method is declared, where that is known; else as the traffic looked."""
         return declared_kind(record, self.schema(record))
 
-    def json(self, record: Record, kept: Kept) -> Any:
+    def json(self, record: Record, kept: Message) -> Any:
         """What `json.dumps` takes: by the schema, else as field numbers, else its bytes."""
         return read(record, kept, self.schema(record)).as_json()
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import grpc
 
-from app.loom.call import Direction, Ended, Ending, Headers, Started, Status, binary_value
+from app.loom.call import Direction, Ended, Ending, Headers, Message, Started, Status, binary_value
 from app.loom.compression import CompressionError
 from app.loom.decoding import plain
 from app.loom.grpcurl import RESERVED
-from app.loom.recording.record import Kept, Record
+from app.loom.recording.record import Record
 from app.loom.recording.redaction import PLACEHOLDER, Redaction
 
 TIMEOUT_S: Final = 60.0
@@ -55,7 +55,10 @@ async def replay(channel: grpc.Channel, record: Record, given: Mapping[str, str]
     started = Started(0, time.monotonic(), time.time(), 0, 0, "", record.started.method, "", (), timeout_s)
     made = Record(f"{record.id}-again", started, record.headers)
     made.schema = record.schema
-    made.messages += [Kept(Direction.REQUEST, at, 0.0, data, len(data), False) for at, data in enumerate(requests)]
+    made.messages += [
+        Message(0, made.started.at, Direction.REQUEST, position, compressed=False, data=data, size=len(data))
+        for position, data in enumerate(requests)
+    ]
     made.requests = len(requests)
     most, cancel_after_s = _cancelled_after(record)
     call = _call(channel, record.started.method, requests, metadata, timeout_s)
@@ -129,8 +132,10 @@ def _listen(call: Any, made: Record, most: int, redaction: Redaction) -> None:
     room = MAX_RESPONSE_BYTES
     try:
         for data in call:
-            at_s = time.monotonic() - made.started.at
-            made.messages.append(Kept(Direction.RESPONSE, made.responses, at_s, data, len(data), False))
+            now, position = time.monotonic(), made.responses
+            made.messages.append(
+                Message(0, now, Direction.RESPONSE, position, compressed=False, data=data, size=len(data))
+            )
             made.responses += 1
             room -= len(data)
             if made.responses >= most or room < 0:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.loom import tunnel
-from app.loom.call import Direction
+from app.loom.call import Direction, Message
 from app.loom.comparison import compare
 from app.loom.decoding import Decoder, with_bytes
 from app.loom.inspector.views import Views
 from app.loom.proxy.upstream import Upstream
-from app.loom.recording.record import Kept, Record
+from app.loom.recording.record import Record
 from app.loom.replay import ReplayError, replay
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import TranscodeError
@@ -85,6 +85,8 @@ def _edited(record: Record, messages: list[Any], schema: Schema | None) -> Recor
             data = from_json(message, method.input, schema)
         except TranscodeError as error:
             raise ValueError(f"request {position}: {error}") from error
-        edited.messages.append(Kept(Direction.REQUEST, position, 0.0, data, len(data), compressed=False))
+        edited.messages.append(
+            Message(0, edited.started.at, Direction.REQUEST, position, compressed=False, data=data, size=len(data))
+        )
     edited.requests = len(messages)
     return edited

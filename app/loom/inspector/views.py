@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from app.loom.call import Direction, Headers, StreamKind, binary_value, first_value
+from app.loom.call import Direction, Headers, Message, StreamKind, binary_value, first_value
 from app.loom.decoding import declared_kind, read
 from app.loom.grpcurl import Target, command
 from app.loom.recording.jsontext import boolean, quoted, timestamp_ms
 from app.loom.recording.lines import mutations
-from app.loom.recording.record import Kept, Record
+from app.loom.recording.record import Record
 from app.loom.replay import secrets_of
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import TranscodeError
@@ -97,11 +97,11 @@ class Views:
         schema = None if record.schema is None else self._schemas.by_hash(record.schema)
         return declared_kind(record, schema)
 
-    def _message(self, kept: Kept, record: Record, schema: Schema | None, *, is_shown: bool) -> dict[str, Any]:
+    def _message(self, kept: Message, record: Record, schema: Schema | None, *, is_shown: bool) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "direction": kept.direction.value,
             "index": kept.position,
-            "atMs": round(kept.at_s * 1e3, 3),
+            "atMs": round(record.since_start_s(kept) * 1e3, 3),
             "size": kept.size,
             "compressed": kept.compressed,
         }

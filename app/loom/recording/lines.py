@@ -19,10 +19,10 @@ from datetime import datetime
 from struct import Struct
 from typing import Any, Final
 
-from app.loom.call import Altered, Direction, Ended, Ending, Headers, Started, Status, StreamKind
+from app.loom.call import Altered, Direction, Ended, Ending, Headers, Message, Started, Status, StreamKind
 from app.loom.recording.jsontext import boolean, quoted, timestamp
 from app.loom.recording.memo import Memo
-from app.loom.recording.record import MESSAGE_BYTES, Herd, Kept, Record
+from app.loom.recording.record import MESSAGE_BYTES, Herd, Record
 
 MAX_LINE_BYTES: Final = 64 << 20
 """A line that is longer is not read."""
@@ -129,12 +129,12 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
         for each, number, direction in messages
         if not each.get("raw") and each.get("json", "{}") != "{}"  # which is the empty message, of any type
     }
-    record.messages = sorted(kept, key=lambda each: each.at_s)  # where times are missing: requests first, as they were
+    record.messages = sorted(kept, key=lambda each: each.at)  # where times are missing: requests first, as they were
     record.size_bytes += sum(len(each.data) + MESSAGE_BYTES for each in kept) + sum(map(len, record.texts.values()))
     record.left_out = int(fields.get("messagesLeftOut", 0))
     record.requests, record.responses = (len(record.of(direction)) for direction in _DIRECTIONS.values())
     record.schema = None if fields.get("schema") is None else str(fields["schema"])
-    record.altered = [_altered(each) for each in fields.get("mutations") or ()]
+    record.altered = tuple(_altered(each) for each in fields.get("mutations") or ())
     if fields.get("sameInFlight"):
         record.herd = Herd(0)
         record.herd.calls = int(fields["sameInFlight"]) + 1
@@ -168,9 +168,10 @@ def _altered(fields: Mapping[str, Any]) -> Altered:
     return Altered(None, 0.0, _DIRECTIONS[fields["direction"]], position, str(fields.get("problem", "")))
 
 
-def _message(kept: Kept, record: Record) -> str:
-    _, position, at_s, data, size, compressed = kept
-    text = record.texts.get((kept.direction, position)) if record.texts else None
+def _message(message: Message, record: Record) -> str:
+    _, at, direction, position, compressed, data, size = message
+    at_s = at - record.started.at
+    text = record.texts.get((direction, position)) if record.texts else None
     if text is not None:
         return f'{{"index":{position},"json":{quoted(text)},"raw":"","atMs":{at_s * 1e3:.3f}}}'
     raw = binascii.b2a_base64(_prefix(compressed, size) + data, newline=False).decode("ascii")
@@ -178,13 +179,14 @@ def _message(kept: Kept, record: Record) -> str:
     return f'{{"index":{position},"json":"","raw":"{raw}","atMs":{at_s * 1e3:.3f}{cut}}}'
 
 
-def _kept(fields: Mapping[str, Any], number: int, direction: Direction) -> Kept:
+def _kept(fields: Mapping[str, Any], number: int, direction: Direction) -> Message:
     raw = base64.b64decode(fields.get("raw") or b"", validate=True)
     if len(raw) < 5:
         raw = b"\0\0\0\0\0"
     size = int.from_bytes(raw[1:5], "big")
     at_s = _seconds(fields, "atMs")
-    return Kept(direction, int(fields.get("index", number)), at_s, raw[5 : 5 + size], size, bool(raw[0] & 1))
+    position = int(fields.get("index", number))
+    return Message(0, at_s, direction, position, bool(raw[0] & 1), raw[5 : 5 + size], size)
 
 
 def _is_none(fields: Mapping[str, Any], direction: Direction, status: Status) -> bool:

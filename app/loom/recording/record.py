@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
-from app.loom.call import Altered, Direction, Ended, Headers, Started, Status, StreamKind
+from app.loom.call import Altered, Direction, Ended, Headers, Message, Started, Status, StreamKind
 
 BASE_BYTES: Final = 1_500
 """By which a record's size is estimated, besides what it holds."""
 MESSAGE_BYTES: Final = 150
 HEADER_BYTES: Final = 100
 NO_TEXTS: Final[Mapping[tuple[Direction, int], str]] = MappingProxyType({})
-
-
-class Kept(NamedTuple):
-    """A message, or what was kept of it."""
-
-    direction: Direction
-    position: int
-    """From 0, for each direction."""
-    at_s: float
-    """Seconds since the call's start."""
-    data: bytes
-    """Without the 5-byte prefix, as sent."""
-    size: int
-    """Of the whole message; more than `data` has where it was cut."""
-    compressed: bool
 
 
 class Herd:
@@ -65,12 +50,12 @@ class Record:
         self.headers = headers
         """The request's, redacted."""
         self.response_headers: Headers = ()
-        self.messages: list[Kept] = []
-        """In the order in which they passed."""
+        self.messages: list[Message] = []
+        """As they were told of, in the order in which they passed."""
         self.texts: Mapping[tuple[Direction, int], str] = NO_TEXTS
         """JSON, by direction and position, of messages that were recorded as that alone: `messages` has none of their
         bytes."""
-        self.altered: list[Altered] = []
+        self.altered: tuple[Altered, ...] = ()
         """What rules have done to it, the first of it. Requests are kept as the client sent them, responses as it got
         them: changed."""
         self.left_out = 0
@@ -113,7 +98,11 @@ class Record:
             return self.ended.kind
         return StreamKind.of(client_streams=self.requests > 1, server_streams=self.responses > 1)
 
-    def of(self, direction: Direction) -> Sequence[Kept]:
+    def since_start_s(self, message: Message) -> float:
+        """How long after the call's start one of its messages has passed."""
+        return message.at - self.started.at
+
+    def of(self, direction: Direction) -> Sequence[Message]:
         return [message for message in self.messages if message.direction is direction]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from app.loom.call import Altered, Answered, Direction, Ended, Event, HalfClosed, Message, Started
 from app.loom.recording.duplicates import Duplicates
 from app.loom.recording.memo import Memo
-from app.loom.recording.record import MESSAGE_BYTES, Kept, Record, headers_bytes
+from app.loom.recording.record import MESSAGE_BYTES, Record, headers_bytes
 from app.loom.recording.redaction import Redaction
 from app.loom.recording.ring import Ring
 
@@ -22,7 +22,6 @@ MAX_ALTERED: Final = 200
 MAX_CALL_BYTES: Final = 8 << 20
 """Of one call's messages, as kept."""
 _REQUEST: Final = Direction.REQUEST
-_new = tuple.__new__  # what a named tuple's own constructor calls, after some work that costs more
 
 
 class Sink(Protocol):
@@ -87,7 +86,7 @@ class Recorder:
         """A rule changed something of a call in flight, or could not."""
         record = None if event.call is None else self._live.get(event.call)
         if record is not None and len(record.altered) < MAX_ALTERED:
-            record.altered.append(event)
+            record.altered += (event,)
             self.ring.grow(record, MESSAGE_BYTES + len(event.problem))
 
     def _started(self, event: Started) -> None:
@@ -109,19 +108,18 @@ class Recorder:
             self.ring.grow(record, size)
 
     def _message(self, event: Message) -> None:
-        call, at, direction, position, compressed, data, whole = event
-        record = self._live.get(call)
+        record = self._live.get(event.call)
         if record is None:
             return
-        if direction is _REQUEST:
+        if event.direction is _REQUEST:
             record.requests += 1
         else:
             record.responses += 1
         messages = record.messages
-        size = len(data) + MESSAGE_BYTES
+        size = len(event.data) + MESSAGE_BYTES
         if len(messages) >= MAX_MESSAGES or record.size_bytes + size > MAX_CALL_BYTES:
             self._make_room(record, size)
-        messages.append(_new(Kept, (direction, position, at - record.started.at, data, whole, compressed)))
+        messages.append(event)
         self.ring.grow(record, size)
         for changed in self._changed:
             changed(record)

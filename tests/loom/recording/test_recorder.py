@@ -43,7 +43,7 @@ def test_a_call_appears_when_it_starts_its_messages_as_they_pass_and_its_end_wit
     [record] = recorder.ring.newest_first()
     assert (record.is_live, record.status, record.duration_s, recorder.live) == (True, None, None, 1)
     played(events[1:], recorder)
-    assert [(m.direction, m.data, m.at_s) for m in record.messages] == [
+    assert [(m.direction, m.data, record.since_start_s(m)) for m in record.messages] == [
         (Direction.REQUEST, b"ask", 0.1),
         (Direction.RESPONSE, b"answer", 0.4),
     ]
