@@ -9,7 +9,8 @@ from hpack import Encoder
 from app.loom.call import Ended
 from app.loom.proxy.framing import PREFACE, Budget
 from app.loom.proxy.limits import Limits
-from app.loom.proxy.relay import Peer, Relay
+from app.loom.proxy.live import Peer
+from app.loom.proxy.relay import Relay
 from tests.loom import wire
 from tests.loom.account import Account, Call
 from tests.loom.wire import OK_TRAILERS, REQUEST_HEADERS, RESPONSE_HEADERS, data, headers, message

@@ -233,14 +233,6 @@ class CutMessage(NamedTuple):
     data: bytes
 
 
-def whole_message(data: bytes) -> tuple[bool, int] | None:
-    """The flag and size of the one message that `data` is exactly; `None` where it is anything else."""
-    if len(data) < PREFIX_BYTES:
-        return None
-    flag, size = _unpack_prefix(data, 0)
-    return (flag == 1, size) if flag <= 1 and size + PREFIX_BYTES == len(data) else None
-
-
 class MessageParser:
     """Cuts one direction of a call into messages: a flag, four bytes of length, and so many bytes.
 

@@ -23,7 +23,8 @@ from app.loom.proxy.interception import Interception
 from app.loom.proxy.legs import Leg
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.link import GuardedUpstream
-from app.loom.proxy.relay import Peer, Relay
+from app.loom.proxy.live import Peer
+from app.loom.proxy.relay import Relay
 from app.loom.proxy.upstream import Upstream
 
 _log = logging.getLogger(__name__)
