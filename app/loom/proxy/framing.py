@@ -90,33 +90,43 @@ class FrameParser:
                 position = self._pass_data(data, position, frames)
             elif self._skip:
                 position = self._pass_over(data, position, frames)
-            elif position + HEAD_BYTES > end:
-                self._wanted = HEAD_BYTES
             else:
+                position = self._whole(data, position, frames)
+                if position + HEAD_BYTES > end:
+                    if position < end:
+                        self._wanted = HEAD_BYTES
+                        self._held += data[position:]
+                    break
                 high, low, kind, flags, stream = _unpack_head(data, position)
-                start = position + HEAD_BYTES
-                position = start + (high << 8 | low)
-                if position <= end:
-                    if (
-                        (kind == DATA or (kind == HEADERS and flags & END_HEADERS))
-                        and not (flags & _SHORTENED or self._in_block)
-                        and (kind == DATA or position - start <= self._max_payload)
-                    ):
-                        # By far the most frequent; as `_complete` would do it.
-                        frames.append(_new(Frame, (kind, flags, stream & _STREAM_ID, data[start:position], True)))
-                        self.boundary = position
-                    elif kind in _TOLD:
-                        payload = (
-                            data[start:position] if kind == DATA or position - start <= self._max_payload else None
-                        )
-                        self._complete(kind, flags, stream & _STREAM_ID, payload, position, frames)
-                    elif not self._in_block:
-                        self.boundary = position
-                else:
-                    if self._begin(kind, flags, stream & _STREAM_ID, position - start):
-                        self._held += data[start - HEAD_BYTES : start]
-                    position = start
+                if self._begin(kind, flags, stream & _STREAM_ID, high << 8 | low):
+                    self._held += data[position : position + HEAD_BYTES]
+                position += HEAD_BYTES
         return frames
+
+    def _whole(self, data: bytes, position: int, frames: list[Frame]) -> int:
+        """Frames that are whole, one after another; where the first begins that is not."""
+        most = self._max_payload
+        last_head = len(data) - HEAD_BYTES
+        while position <= last_head:
+            high, low, kind, flags, stream = _unpack_head(data, position)
+            start = position + HEAD_BYTES
+            end = start + (high << 8 | low)
+            if end - HEAD_BYTES > last_head:
+                break
+            position = end
+            if kind <= HEADERS and not (flags & _SHORTENED or self._in_block) and end - start <= most:
+                # By far the most frequent; as `_complete` would do it.
+                frames.append(_new(Frame, (kind, flags, stream & _STREAM_ID, data[start:end], True)))
+                if kind == DATA or flags & END_HEADERS:
+                    self.boundary = end
+                else:
+                    self._in_block = True
+            elif kind in _TOLD:
+                payload = data[start:end] if kind == DATA or end - start <= most else None
+                self._complete(kind, flags, stream & _STREAM_ID, payload, end, frames)
+            elif not self._in_block:
+                self.boundary = end
+        return position
 
     def _begin(self, kind: int, flags: int, stream: int, length: int) -> bool:
         """A frame begins whose payload, of at least a byte, is not at hand yet. Whether its head is to be held."""
