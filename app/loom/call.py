@@ -203,11 +203,15 @@ class Ended(NamedTuple):
         No message at all counts as a stream only where the status is OK, since a call that failed may have been cut
         short of its one message.
         """
+        if self.requests == 1 == self.responses:
+            return _UNARY
         is_ok = self.status is Status.OK
         return StreamKind.of(
             client_streams=self.requests > 1 or (is_ok and self.requests == 0),
             server_streams=self.responses > 1 or (is_ok and self.responses == 0),
         )
 
+
+_UNARY = StreamKind.UNARY
 
 Event = Started | Answered | Message | HalfClosed | Ended

@@ -12,6 +12,7 @@ from app.loom.recording.record import Record
 BOUNDS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Upper ends of the histogram's buckets, milliseconds; one more bucket has what took longer."""
 MAX_METHODS: Final = 500
+_OK: Final = Status.OK
 OTHER: Final = "other"
 """The calls of methods that came when there was no room for more."""
 
@@ -33,14 +34,17 @@ class Stats:
         self._methods: dict[str, _Method] = {}
 
     def finished(self, record: Record) -> None:
-        duration_s = record.duration_s or 0.0
+        ended = record.ended
+        if ended is None:
+            return
+        duration_s = ended.at - record.started.at
         name = record.started.method
         method = self._methods.get(name)
         if method is None:
             method = self._methods.setdefault(name if len(self._methods) < MAX_METHODS else OTHER, _Method())
-        status = record.status
+        status = ended.status
         method.calls += 1
-        method.errors += status is not Status.OK
+        method.errors += status is not _OK
         method.seconds += duration_s
         method.buckets[bisect_left(BOUNDS_MS, duration_s * 1e3)] += 1
         method.statuses[status] = method.statuses.get(status, 0) + 1

@@ -49,7 +49,7 @@ class Views:
         started, ended, herd = record.started, record.ended, record.herd
         end = '"statusName":null,"durationMs":null'
         if ended is not None:
-            status = "UNSEEN" if ended.status is None else ended.status.name
+            status = "UNSEEN" if ended.status is None else ended.status._name_
             took_ms = f"{(ended.at - started.at) * 1e3:.3f}"
             end = f'"statusName":"{status}","durationMs":{took_ms},"grpcMessage":{quoted(ended.message)}'
         if herd is not None and herd.calls > 1:

@@ -14,6 +14,7 @@ from app.loom.proxy.limits import Limits
 from app.loom.proxy.status import HTTP_OK, RequestHead, ResponseHead, of_http, of_reset
 
 _prefix = Struct(">BL").unpack_from
+_TRAILERS: Final = Ending.TRAILERS  # looked up on its class, each member costs as much as a call
 _new = tuple.__new__  # what a named tuple's own constructor calls, after some work that costs more
 
 
@@ -120,7 +121,7 @@ class LiveCalls:
             return
         if call.http_status is not None:
             if is_end:
-                self._end_by_headers(stream, call, Ending.TRAILERS, headers, head, at)
+                self._end_by_headers(stream, call, _TRAILERS, headers, head, at)
         elif is_end:
             call.http_status = head.http_status
             self._end_by_headers(stream, call, call.known_ending or Ending.TRAILERS_ONLY, headers, head, at)

@@ -29,6 +29,8 @@ MAX_LINE_BYTES: Final = 64 << 20
 
 _prefix = Struct(">?L").pack
 _STATUSES: Final = {status: f'"statusCode":"{status:d}","statusName":"{status.name}"' for status in Status}
+_OK: Final = Status.OK
+_REQUEST: Final = Direction.REQUEST
 _DIRECTIONS: Final = {"request": Direction.REQUEST, "response": Direction.RESPONSE}
 
 
@@ -59,7 +61,7 @@ def _text_of(record: Record, kind: StreamKind) -> str:
     requests: list[str] = []
     responses: list[str] = []
     for each in record.messages:
-        (requests if each.direction is Direction.REQUEST else responses).append(_message(each, record))
+        (requests if each.direction is _REQUEST else responses).append(_message(each, record))
     timeout = "null" if started.timeout_s is None else f"{started.timeout_s * 1e3:.3f}"
     text = (
         f'{{"id":{quoted(record.id)},"timestamp":"{timestamp(started.wall)}","method":{quoted(started.method)},'
@@ -74,7 +76,7 @@ def _text_of(record: Record, kind: StreamKind) -> str:
     if ended is None:
         return text + "}"
     status = Status.UNKNOWN if ended.status is None else ended.status
-    error = "" if status is Status.OK else ended.message or status.name
+    error = "" if status is _OK else ended.message or status.name
     return (
         f'{text},{_STATUSES[status]},"grpcMessage":{quoted(ended.message)},'
         f'"durationMs":{(ended.at - started.at) * 1e3:.3f},"error":{quoted(error)},"ending":"{ended.ending._value_}",'
