@@ -415,12 +415,17 @@ async def test_redacted_metadata_is_asked_for_on_a_terminal_and_not_shown(tmp_pa
         )  # fmt: skip
         os.close(theirs)
         shown = b""
-        async with asyncio.timeout(START_S):
-            while b"leaves it out" not in shown:
-                shown += await asyncio.to_thread(os.read, ours, 1000)
-            os.write(ours, b"Bearer new\n")
-            said, _ = await process.communicate()
-        os.close(ours)
+        try:
+            async with asyncio.timeout(START_S):
+                while b"leaves it out" not in shown:
+                    shown += await asyncio.to_thread(os.read, ours, 1000)
+                os.write(ours, b"Bearer new\n")
+                said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()  # which ends the reading, too
+                await process.wait()
+            os.close(ours)
     assert b"authorization" in shown
     assert b"new" not in shown
     assert (process.returncode, json.loads(said)["same_body"]) == (0, 1)
