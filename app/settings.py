@@ -238,6 +238,7 @@ class Settings(BaseSettings):
     )
     live_controls_token: str = Field(
         "",
+        pattern=r"^([A-Za-z0-9_-]{16,256})?$",
         description="Secret: what this application and who does those actions know each other by; empty has the "
         "application do none by itself.",
         repr=False,

@@ -62,6 +62,13 @@ BAD = {
     "CACHE_TTL_JITTER": ["-0.1", "1", "nan"],
     "SINGLEFLIGHT_MAX_WAITERS": ["-1"],
     "LOAD_DELAY_MS": ["-1", "60001", "0.5"],
+    "LIVE_PEERS": [
+        *(SECRET, "=http://h:1", f"a b=http://{SECRET}:1", "a=https://h:1", "a=http://h:1/path", "a=http://h:1,"),
+        *(f"a=http://u:{SECRET}@h", "a=http://h:99999", "a=http://[::1", "a" * 33 + "=http://h:1"),
+        ",".join(f"a{number}=http://h:1" for number in range(17)),
+    ],
+    "LIVE_CONTROLS_URL": [SECRET, "https://h:1", "http://h:99999", f"http://u:{SECRET}@h", "http://h/path"],
+    "LIVE_CONTROLS_TOKEN": [SECRET[:3], f"{SECRET}-0123456789 ", f"{SECRET}-0123456789\n", "x" * 257],
     "DRAIN_DELAY_S": ["-1", "301", "nan"],
     "LOG_LEVEL": ["", "INFO", "loud", "info\n"],
 }
@@ -108,6 +115,7 @@ def test_all_that_cannot_be_used_is_named_at_once(monkeypatch: pytest.MonkeyPatc
         ),
         ({"GRPC_TLS_CERT_FILE": "a.pem"}, ("APP_GRPC_TLS_CERT_FILE", "APP_GRPC_TLS_KEY_FILE")),
         ({"GRPC_TLS_KEY_FILE": "a.key"}, ("APP_GRPC_TLS_CERT_FILE", "APP_GRPC_TLS_KEY_FILE")),
+        ({"LIVE_CONTROLS_URL": "http://127.0.0.1:1"}, ("APP_LIVE_CONTROLS_URL", "APP_LIVE_CONTROLS_TOKEN")),
         ({"GRPC_TLS_CLIENT_CA_FILE": "ca.pem"}, ("APP_GRPC_TLS_CLIENT_CA_FILE", "APP_GRPC_TLS_CERT_FILE")),
     ],
 )
@@ -213,6 +221,18 @@ def test_traces_go_where_the_variables_say_and_nowhere_without(
     for name, value in variables.items():
         monkeypatch.setenv(OTEL_PREFIX + name, value)
     assert load_tracing_settings().endpoint == endpoint
+
+
+def test_peers_are_read_by_name_in_their_order_and_a_name_may_stand_for_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings().peers == []
+    monkeypatch.setenv("APP_LIVE_PEERS", " app=http://a:1 , app=http://[::1]:2/,app-unprotected=http://b_c.d")
+    assert load_settings().peers == [
+        ("app", "http://a:1"),
+        ("app", "http://[::1]:2/"),
+        ("app-unprotected", "http://b_c.d"),
+    ]
 
 
 def test_tokens_are_read_by_their_clients_names_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

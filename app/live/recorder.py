@@ -21,8 +21,28 @@ LONGEST_S: Final = 20.0
 """Of one that goes on and on, so much is drawn."""
 
 
+class Kept:
+    """Lanes, few of many: every one at first, then every second, every fourth, by the order in which they came."""
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+        self.stride = 1
+
+    def add(self, lane: Lane) -> None:
+        """Keep it, perhaps."""
+        if lane.number % self.stride == 0:
+            self.lanes.append(lane)
+        if len(self.lanes) > 2 * MAX_LANES:
+            self.thin(2 * self.stride)
+
+    def thin(self, stride: int) -> None:
+        """Keep each `stride`-th only."""
+        self.stride = stride
+        self.lanes = [lane for lane in self.lanes if lane.number % stride == 0]
+
+
 class Crowd:
-    """The callers of one key, from the first that came. Keeps few of many: every n-th, and those that load."""
+    """The callers of one key, from the first that came."""
 
     def __init__(self, key: str, at: float, timer: Clock) -> None:
         self.key = key
@@ -30,9 +50,7 @@ class Crowd:
         self._timer = timer
         self.began = self.last_wait = timer()
         self.callers = self.together = self.most_together = self.loads = self._loading = 0
-        self._kept: list[Lane] = []
-        self._loaders: list[Lane] = []
-        self._stride = 1
+        self._loaders, self._others = Kept(), Kept()
         self.has_waited = False
 
     def come(self) -> Lane:
@@ -47,15 +65,7 @@ class Crowd:
         if end != "hit":
             self.has_waited = True
             self.last_wait = self._timer()
-        if lane.has_loaded:
-            if len(self._loaders) < MAX_LANES:
-                self._loaders.append(lane)
-            return
-        if lane.number % self._stride == 0:
-            self._kept.append(lane)
-        if len(self._kept) > 2 * MAX_LANES:
-            self._stride *= 2
-            self._kept = [each for each in self._kept if each.number % self._stride == 0]
+        (self._loaders if lane.has_loaded else self._others).add(lane)
 
     def load_began(self) -> None:
         self.loads += 1
@@ -79,8 +89,13 @@ class Crowd:
     def lanes(self) -> list[Lane]:
         """At most `MAX_LANES` of those that have left, in the order in which they came: all loaders, where they are
         fewer, and others evenly chosen."""
-        others = _evenly(sorted(self._kept, key=_number), MAX_LANES - len(self._loaders))
-        return sorted([*self._loaders, *others], key=_number)
+        loaders, others = self._loaders, self._others
+        if len(loaders.lanes) <= MAX_LANES and loaders.stride == 1:
+            few = _evenly(sorted(others.lanes, key=_number), MAX_LANES - len(loaders.lanes))
+            return sorted([*loaders.lanes, *few], key=_number)
+        for each in (loaders, others):
+            each.thin(max(loaders.stride, others.stride))
+        return list(_evenly(sorted([*loaders.lanes, *others.lanes], key=_number), MAX_LANES))
 
 
 class Recorder:

@@ -247,3 +247,4 @@ async def in_another_mode(url: str, client: httpx.AsyncClient) -> None:
         page = Page(client, events)
         await page.does("stampede", callers=40)
         assert (await events.next("stampede"))["loads"] > 1
+        await page.does("redis_away")  # and so it is when all ends

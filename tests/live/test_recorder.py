@@ -206,14 +206,21 @@ async def test_of_very_many_the_lanes_are_evenly_chosen_and_the_one_who_loads_is
     assert max(gaps) <= 4 * callers / MAX_LANES
 
 
-async def test_where_all_load_the_lanes_are_as_few() -> None:
+@pytest.mark.parametrize("loading", [MAX_LANES + 1, 1_000, 3_000])
+async def test_where_very_many_load_the_lanes_are_as_few_and_as_evenly_chosen(loading: int) -> None:
     world = World(Unprotected())
-    callers = [asyncio.create_task(world.recorder.read("7", world._read)) for _ in range(2 * MAX_LANES)]
+    callers = [asyncio.create_task(world.recorder.read("7", world._read)) for _ in range(loading)]
     await settle()
     world.land()
     await asyncio.gather(*callers)
+    late = [asyncio.create_task(world.recorder.read("7", world._read)) for _ in range(loading)]
+    await asyncio.gather(*late)
     (picture,) = world.sweep()
-    assert (picture["loads"], len(picture["lanes"])) == (2 * MAX_LANES, MAX_LANES)
+    numbers = [lane["n"] for lane in picture["lanes"]]
+    assert (picture["callers"], picture["loads"], len(numbers)) == (2 * loading, loading, MAX_LANES)
+    assert max(after - before for before, after in itertools.pairwise(numbers)) <= 8 * loading / MAX_LANES
+    assert numbers[0] <= 8 * loading / MAX_LANES
+    assert numbers[-1] >= 2 * loading - 8 * loading / MAX_LANES
 
 
 async def test_of_several_that_end_together_the_largest_is_drawn(flights: World) -> None:
