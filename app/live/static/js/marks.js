@@ -78,7 +78,7 @@ export class MarkLayer {
         this.#drawn.set(mark.key, line);
       }
       if (line.parentNode !== chart.over) chart.over.append(line);
-      line.style.transform = `translateX(${Math.round(x)}px)`;
+      line.style.left = `${Math.round(x)}px`;
       line.classList.toggle("turned", turned);
       const name = line.firstChild;
       name.hidden = row === null;
