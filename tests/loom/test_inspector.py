@@ -16,7 +16,7 @@ import pytest
 
 from app.loom.bootstrap import Config, HostPort, Loom, running
 from app.loom.capture import CaptureConfig
-from app.loom.inspector.search import SECONDS, Wanted, begun, go_on
+from app.loom.inspector.search import SECONDS, Search, Wanted
 from app.loom.recording.recorder import Recorder
 from app.loom.recording.ring import Ring
 from app.loom.schema.schema import Schema
@@ -215,9 +215,9 @@ def test_a_search_ends_in_time_and_says_how_far_it_has_come() -> None:
             recorder(event)
     held = list(recorder.ring.held())
     ticks = iter([0.0, 0.0, 0.0, SECONDS, SECONDS])
-    progress = begun(lambda: next(ticks))
-    assert not go_on(progress, Wanted.of("", "x-id: 1"), [(each, None) for each in held], lambda: next(ticks))
-    assert (progress.ids, progress.last) == ([held[0].id, held[1].id], held[1])
+    search = Search(Wanted.of("", "x-id: 1"), lambda: next(ticks))
+    assert not search.look_through([(each, None) for each in held])
+    assert (search.ids, search.last) == ([held[0].id, held[1].id], held[1])
 
 
 async def test_names_that_are_not_this_machines_and_other_sites_are_refused(watched: Watched) -> None:

@@ -26,6 +26,7 @@ NAMES = (
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)")
 
+expect.set_options(timeout=3_000 * WAIT_S)  # on a busy machine a page takes its time
 EVIL = "<img src=x onerror=\"document.title='taken'\">"
 
 

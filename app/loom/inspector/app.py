@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.loom.capture import Capture
 from app.loom.decoding import Decoder, exported
-from app.loom.inspector.search import BATCH, Wanted, begun, changed_since, go_on
+from app.loom.inspector.search import BATCH, Search, Wanted, changed_since
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
 from app.loom.recording.feed import Subscriber, TooManySubscribersError
@@ -88,7 +88,7 @@ def inspector(
         body: bytes = await aside(lambda: json.dumps(views.detail(found, schema), ensure_ascii=False).encode(*_UTF8))
         return Response(body, media_type="application/json")
 
-    async def search(request: Request) -> Response:
+    async def find(request: Request) -> Response:
         asked = request.query_params
         try:
             wanted = Wanted.of(asked.get("body", ""), asked.get("metadata", ""))
@@ -97,15 +97,15 @@ def inspector(
             raise HTTPException(400, str(error)) from error
         at, held = time.time(), list(ring.held())
         records = changed_since(held, since)
-        progress, searched, is_whole = begun(), 0, True
+        search, searched, is_whole = Search(wanted), 0, True
         while is_whole and searched < len(records) and not await request.is_disconnected():
             batch = [(each, views.schema(each)) for each in records[searched : searched + BATCH]]
-            is_whole = await aside(go_on, progress, wanted, batch)
+            is_whole = await aside(search.look_through, batch)
             searched += len(batch)
-        oldest = progress.last if not is_whole else held[-1] if held else None
+        oldest = search.last if not is_whole else held[-1] if held else None
         return JSONResponse(
             {
-                "ids": progress.ids,
+                "ids": search.ids,
                 "at": at,
                 "oldest": None if oldest is None else views.row(oldest)["timestamp"],
                 "isWhole": is_whole,
@@ -178,7 +178,7 @@ def inspector(
         Route("/", page),
         Route("/api/calls", calls),
         Route("/api/calls/{id}", call),
-        Route("/api/search", search),
+        Route("/api/search", find),
         Route("/api/stream", stream),
         Route("/api/clear", clear, methods=["POST"]),
         Route("/api/export", export),

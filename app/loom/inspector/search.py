@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from app.concurrency.clock import Clock, monotonic
@@ -37,7 +36,7 @@ class Wanted(NamedTuple):
         return cls(body.casefold(), metadata.casefold())
 
     def is_in(self, record: Record, schema: Schema | None) -> bool:
-        """Takes its time, and may be asked in any thread."""
+        """Whether both are."""
         return self._is_in_metadata(record) and (not self.body or any(map(self._has_body, _texts(record, schema))))
 
     def _has_body(self, text: str) -> bool:
@@ -51,32 +50,27 @@ class Wanted(NamedTuple):
         return any(self.metadata in line.casefold() for line in lines)
 
 
-@dataclass(slots=True)
-class Progress:
-    """A search, as far as it has come."""
+class Search:
+    """One search, batch by batch; it has `SECONDS` from its making on."""
 
-    ends_at: float
-    ids: list[str]
-    last: Record | None = None
-    """The last one that was looked through."""
+    def __init__(self, wanted: Wanted, clock: Clock = monotonic) -> None:
+        self.ids: list[str] = []
+        """Of those that were found."""
+        self.last: Record | None = None
+        """The last one that was looked through."""
+        self._wanted = wanted
+        self._clock = clock
+        self._ends_at = clock() + SECONDS
 
-
-def begun(clock: Clock = monotonic) -> Progress:
-    """One that has looked through nothing."""
-    return Progress(clock() + SECONDS, [])
-
-
-def go_on(
-    progress: Progress, wanted: Wanted, batch: Sequence[tuple[Record, Schema | None]], clock: Clock = monotonic
-) -> bool:
-    """Look through some more. Whether there is time for others."""
-    for record, schema in batch:
-        if clock() >= progress.ends_at:
-            return False
-        if wanted.is_in(record, schema):
-            progress.ids.append(record.id)
-        progress.last = record
-    return True
+    def look_through(self, batch: Sequence[tuple[Record, Schema | None]]) -> bool:
+        """Some more. Whether there is time for others. Takes its time, and may be called in any thread."""
+        for record, schema in batch:
+            if self._clock() >= self._ends_at:
+                return False
+            if self._wanted.is_in(record, schema):
+                self.ids.append(record.id)
+            self.last = record
+        return True
 
 
 def changed_since(records: Iterable[Record], wall: float) -> list[Record]:
