@@ -65,9 +65,25 @@ def html(outcomes: Sequence[Outcome], command: Sequence[str]) -> str:
                 Section("What was run", [Facts(facts)]),
                 Section("Run it again", [Commands([shlex.join(command)])]),
             ],
-            [opening],
+            [opening, _overview(outcomes)],
         )
     )
+
+
+def _overview(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for outcome in outcomes:
+        standings = [verdict.standing for verdict in outcome.result.verdicts]
+        lost = standings.count(Standing.NOT_REPRODUCED)
+        cells = [
+            f"{standings.count(Standing.HOLDS)} of {len(standings) - lost}",
+            f"{lost}",
+            f"{outcome.seconds:,.1f} s",
+        ]
+        rows.append(
+            Row(f"{outcome.experiment.name}: {outcome.experiment.question}", cells, strong=not outcome.result.ok)
+        )
+    return Table("", ["claims hold", "not reproduced", "took"], rows, wraps=True)
 
 
 def _blocks(outcome: Outcome) -> list[Block]:
