@@ -59,5 +59,5 @@ async def ask_together(service: Traced, template_id: int, callers: Sequence[int]
 def waiting(service: Traced, template_id: int) -> int:
     """How many callers wait on the template's flight now."""
     cache: Any = service.served.runtime.service._cache
-    flight = cache._loader._protection._flights._group._flights.get(str(template_id))
+    flight = cache._loader._protection._protection._flights._group._flights.get(str(template_id))
     return 0 if flight is None else len(flight.waiters)

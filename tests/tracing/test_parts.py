@@ -37,7 +37,7 @@ async def test_without_an_endpoint_every_part_is_the_plain_one(database_url: str
             pool = service._repository._database._pool
             assert type(runtime.http_app) is Edge
             assert type(runtime.metrics) is Metrics
-            assert type(loader._protection).__name__ == "Singleflight"
+            assert type(loader._protection._protection).__name__ == "Singleflight"
             assert type(loader._remote._client) is Redis
             assert pool._connection_class is Session
 
