@@ -21,7 +21,7 @@ from app.loom.recording.feed import Feed
 from app.loom.recording.record import Record
 from app.loom.recording.recorder import Recorder, Sink
 from app.loom.recording.redaction import Redaction
-from app.loom.recording.ring import MAX_RECORDS, Ring
+from app.loom.recording.ring import MAX_BYTES, MAX_OLDER, MAX_RECORDS, Ring
 from app.loom.recording.session import SessionFile, load
 from app.loom.schema.cache import SchemaCache
 from app.loom.schema.errors import SchemaError, SchemaUnavailableError
@@ -168,7 +168,7 @@ async def capturing(
 
 
 def _reload(path: Path, ring: Ring, schemas: SchemaCache) -> None:
-    loaded = load(path, MAX_RECORDS)
+    loaded = load(path, MAX_RECORDS + MAX_OLDER, MAX_BYTES)
     for data in loaded.schemas:
         try:
             schemas.keep(Schema.parse(data))

@@ -55,9 +55,11 @@ class Ring:
         return chain(reversed(self._records.values()), reversed(self._older.values()))
 
     def restore(self, records: Iterable[Record]) -> None:
-        """Earlier ones, oldest first, such as a session file's."""
+        """Earlier ones, oldest first, such as a session file's. What has no room is not counted: it has its file."""
+        before = self.evicted
         for record in records:
             self.add(record)
+        self.evicted = before
 
     def add(self, record: Record) -> None:
         self._records[record.id] = record

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,14 +59,30 @@ class Loaded:
     """One line for each line that was skipped."""
 
 
-def load(path: Path, most: int) -> Loaded:
-    """The newest `most` records of a session and of what was rotated away. A missing file is an empty one.
+class _Newest:
+    """At most so many records and bytes, by estimate."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.records: deque[Record] = deque()
+        self._most = most
+        self._room = most_bytes
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        self._room -= record.size_bytes
+        while len(self.records) > self._most or (self._room < 0 and self.records):
+            self._room += self.records.popleft().size_bytes
+
+
+def load(path: Path, most: int, most_bytes: int = sys.maxsize) -> Loaded:
+    """The newest `most` records of a session and of what was rotated away, and of these no more than `most_bytes`, by
+    estimate. A missing file is an empty one.
 
     Lines that are torn or are no records are skipped and reported, nothing else is. Raises `SessionError` where a file
     cannot be read.
     """
     found = Loaded([], [], [])
-    newest: deque[Record] = deque(maxlen=most)
+    newest = _Newest(most, most_bytes)
     for file in [*reversed([_rotated(path, number) for number in range(1, MAX_FILES)]), path]:
         try:
             with file.open("rb") as lines:
@@ -82,18 +99,18 @@ def load(path: Path, most: int) -> Loaded:
             continue
         except OSError as error:
             raise SessionError(f"{file}: {error.strerror}") from error
-    found.records = list(newest)
+    found.records = list(newest.records)
     return found
 
 
-def _take(line: bytes, where: str, newest: deque[Record], found: Loaded) -> None:
+def _take(line: bytes, where: str, newest: _Newest, found: Loaded) -> None:
     try:
         record, _, schema = from_line(line)
     except LineError as error:
         torn = "" if line.endswith(b"\n") else ", torn off"
         found.problems.append(f"{where}: {error}{torn}")
         return
-    newest.append(record)
+    newest.add(record)
     if schema is not None:
         found.schemas.append(schema)
 

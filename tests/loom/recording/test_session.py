@@ -73,6 +73,12 @@ async def test_what_was_recorded_is_read_again_after_a_restart(tmp_path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [record.id for record in load(path, 2).records] == [record.id for record in expected[1:]]
+    assert calls_of(load(path, 500, 2 * found.records[0].size_bytes).records) == [2, 3]
+    assert load(path, 500, 1).records == []
+    ring = Ring(max_records=2)
+    ring.restore(found.records)
+    assert [record.id for record in ring.held()] == [record.id for record in reversed(expected)]
+    assert (len(ring), ring.older, ring.evicted) == (2, 1, 0)
 
 
 async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
