@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -69,10 +70,10 @@ class Health:
 
 class _Hangup(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def hang_up(self) -> None:
-        self._transport.close()
+        self._transport.abort()  # nothing was said; closing it, one would wait for the peer to end TLS, too
 
 
 def probes(health: Health, metrics: LoomMetrics) -> list[Route]:

@@ -157,7 +157,7 @@ class Connection:
             self.client.tell_end()
             self._set_timer(_REFUSAL_LINGER_S, self.abort)
         else:
-            self.client.transport.close()
+            self.client.end()
 
     def ask_to_go(self) -> None:
         """GOAWAY to the client: it opens new streams on a new connection, and finishes what it has."""
@@ -184,7 +184,7 @@ class Connection:
         """End both sides; what was written still goes out."""
         self._ending = self._ending or Ending.CUT
         for leg in self._legs():
-            leg.transport.close()
+            leg.end()
 
     def abort(self) -> None:
         """End both sides at once."""
@@ -305,12 +305,12 @@ class Connection:
             self.client.tell_end()
         elif leg.is_lost:
             backend.discard()
-            backend.transport.close()
+            backend.end()
         else:
             backend.tell_end()
         if self.client.is_finished and backend.is_finished:
-            self.client.transport.close()
-            backend.transport.close()
+            self.client.end()
+            backend.end()
         if self.client.is_lost and backend.is_lost:
             self._cancel_timer()
             is_backends = self._ending in (Ending.BACKEND_LOST, Ending.BROKEN_BY_BACKEND)
@@ -335,7 +335,7 @@ class Connection:
 
     def _finished_alone(self) -> None:
         """The client is gone before there was a backend."""
-        self.client.transport.close()
+        self.client.end()
         if self.client.is_lost:
             self._cancel_timer()
             if self._dial is not None:

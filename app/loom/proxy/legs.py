@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import sys
+import termios
 from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
@@ -19,6 +21,13 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5
 _USER_TIMEOUT_MS: Final = 120_000
 """How long sent bytes may stay unacknowledged. The kernel counts a closed window in, so that this is also how long a
 client that is halted in a debugger may leave its buffers full."""
+LOOK_S: Final = 0.05
+"""How often a connection over TLS that is to end is asked whether all has gone out."""
+LOOKS: Final = 3
+"""So often in a row all must have: below TLS the transport has a buffer, too, of which is known only that the kernel
+gets it as soon as it takes more."""
+_SO_NWRITE: Final = 0x1024
+"""macOS's, which Python has no name for."""
 
 
 class Leg(asyncio.Protocol):
@@ -33,6 +42,7 @@ class Leg(asyncio.Protocol):
         self.is_tls = False
         self.is_told_end = False
         """Whether this side was told that nothing more comes: nothing may be written to it."""
+        self._is_leaving = False
         self._limits = limits
         self.on_finished: Callable[[Leg], None] = lambda _leg: None
 
@@ -72,7 +82,25 @@ class Leg(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
-            self.transport.close()
+            self.end()
+
+    def end(self) -> None:
+        """Close it once all that was written has gone out."""
+        self.transport.close()
+        if self.is_tls and not self._is_leaving:
+            self._is_leaving = True
+            self._leave(LOOKS)
+
+    def _leave(self, looks: int) -> None:
+        """A peer may never answer that TLS ends, gRPC's own don't: once it has all, nothing is to be waited for."""
+        if self.is_lost:
+            return
+        if self.transport.get_write_buffer_size() or _unsent(self.transport.get_extra_info("socket")):
+            looks = LOOKS
+        if looks:
+            asyncio.get_running_loop().call_later(LOOK_S, self._leave, looks - 1)
+        else:
+            self.transport.abort()
 
     def _finish(self) -> None:
         self.is_finished = True
@@ -208,6 +236,16 @@ def peer_address(peername: object) -> str:
 
 def _discard(_data: bytes) -> None:
     pass
+
+
+def _unsent(connection: socket.socket) -> int:
+    """Bytes that the kernel keeps until the peer's has acknowledged them."""
+    with contextlib.suppress(OSError):  # where it is gone already
+        if sys.platform == "linux":
+            return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        else:  # noqa: RET505 - so that type checkers know it for another platform's
+            return connection.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    return 0
 
 
 def _watch_for_vanished(connection: socket.socket) -> None:
