@@ -80,20 +80,21 @@ class Reflecting(Backend):
         await self._answer()
 
 
-async def test_06_a_backend_without_reflection_is_asked_once_and_not_at_each_call() -> None:
+async def test_06_a_backend_without_reflection_is_asked_once_in_a_while_and_not_at_each_call() -> None:
     backend = Reflecting()
     async with serving(backend) as (_, port), fronted(port) as front:
         unary = front.channel.unary_unary("/test.Interop/Unary")
         assert await unary(b"ask", timeout=WAIT_S) == b"ask"
 
         async def has_been_asked() -> bool:
-            return backend.asked == {V1: 1, V1ALPHA: 1}
+            return backend.asked.keys() == {V1, V1ALPHA}
 
         await eventually(has_been_asked)
         for _ in range(100):
             assert await unary(b"ask", timeout=WAIT_S) == b"ask"
         await asyncio.gather(*(unary(b"ask", timeout=WAIT_S) for _ in range(100)))
-        assert await has_been_asked()
+        # Every 10 s at most, which a slow machine may need for so many calls.
+        assert max(backend.asked.values()) < 10
 
 
 async def test_06_reflection_that_hangs_keeps_no_call_waiting() -> None:

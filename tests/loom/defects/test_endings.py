@@ -115,7 +115,7 @@ async def test_02_cancels_and_deadlines_are_not_held_against_the_backend(rules: 
             await cancelled.write(b"sizes 3")
             assert await cancelled.read() == b"rrr"
             cancelled.cancel()
-            late = channel.unary_unary("/test.Interop/Sleep")(b"", timeout=1.0)
+            late = channel.unary_unary("/test.Interop/Sleep")(b"", timeout=2.0)
             assert await late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     async with serving(Backend()) as (_, port), fronted(port, rules) as front:

@@ -28,7 +28,9 @@ from tests.loom.test_grpcurl import HOSTILE, SERVICE, Echo, run
 STREAMS, MESSAGES = 50, 20
 
 
-async def test_13_the_grpcurl_command_of_a_hostile_call_makes_that_call_and_no_more(tmp_path: Path) -> None:
+async def test_13_the_grpcurl_command_of_a_hostile_call_makes_that_call_and_no_more(
+    rules: Path | None, tmp_path: Path
+) -> None:
     echo, server = Echo(), grpc.aio.server()
     server.add_generic_rpc_handlers((echo,))
     reflection.enable_server_reflection([SERVICE], server, descriptor_pool.Default())
@@ -36,15 +38,17 @@ async def test_13_the_grpcurl_command_of_a_hostile_call_makes_that_call_and_no_m
     await server.start()
     request = pb.CreateTemplateRequest(template=pb.NewTemplate(name=HOSTILE)).SerializeToString()
     metadata = (("x-quote", "it's $(touch pwned) `touch pwned`"),)
-    async with fronted(port) as front:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    async with fronted(port, rules) as front:
         await front.loom.capture.schemas.schema()
         await front.channel.unary_unary(f"/{SERVICE}/CreateTemplate")(request, metadata=metadata, timeout=WAIT_S)
         told = await front.one()
-        await run(told["grpcurl"], tmp_path)
+        await run(told["grpcurl"], folder)
     await server.stop(0)
     assert echo.requests == [request, request]
     assert dict(echo.metadata)["x-quote"] == metadata[0][1]
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - a test's own folder
+    assert list(folder.iterdir()) == []
 
 
 async def test_13_other_sites_and_other_names_are_refused_and_nobody_is_let_in_by_cors() -> None:
