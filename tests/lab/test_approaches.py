@@ -9,6 +9,7 @@ from app.lab.approaches.ways import Answered, Way
 from app.lab.errors import LabError
 from app.lab.process import Mode
 from app.lab.result import Standing
+from app.report.png import png
 
 GOOD = {
     ONE_BY_ONE: Measured([Answered(100, 5_060.0)]),
@@ -54,6 +55,7 @@ def test_the_published_mutex_row_cannot_be_had_and_all_the_rest_holds() -> None:
     assert lost[0].measured == "100 calls, 5,070 ms; or 1 call, 51.0 ms"
     assert "do not go together" in lost[0].reason
     assert set(result.figures) == set(GOOD)
+    assert all(png(chart) for chart in result.charts.values())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from app.lab.result import Standing
 from app.lab.xfetch import experiment as xfetch
 from app.lab.xfetch.comparison import Effort
 from app.lab.xfetch.read_path import Refreshes, read_through
+from app.report.png import png
 
 SMALL = xfetch._Effort(2_000, {10.0: 5, 100.0: 1, 1000.0: 1}, Effort(seeds=1, share=0.05))
 
@@ -33,6 +34,7 @@ def test_what_is_exact_holds_and_the_same_seed_gives_the_same_bytes() -> None:
     assert {each.standing for each in exact} == {Standing.HOLDS}
     assert [len(table.rows) for table in result.tables] == [6, 6, 5]
     assert set(result.charts) == {"loads", "gap", "archive"}
+    assert all(png(chart) for chart in result.charts.values())
     document = json.dumps(result.as_json())
     again = xfetch.run(Options(quick=True, seed=4))
     assert json.dumps(again.as_json()) == document
