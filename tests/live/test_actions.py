@@ -12,6 +12,7 @@ import pytest
 from app.embedded.replica import Replica
 from app.live.actions import ACTIONS, ActionError, Nothing
 from app.live.controller import Controller
+from app.live.recorder import LEAST_CALLERS
 from app.live.stage import Done, Stage
 from app.settings import Mode
 from tests.faults.conftest import Run, run
@@ -125,7 +126,7 @@ class Page:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_action_does_what_it_says_on_a_running_stack(run: Run) -> None:
-    command = up(run, load_delay_ms=20)
+    command = up(run, load_delay_ms=100)
     (command.folder / "out").mkdir(exist_ok=True)
     (command.folder / "out" / "lab.html").write_text("<title>The &lt;lab&gt;</title>")
     said = await ready(command)
@@ -185,7 +186,9 @@ async def stampedes(page: Page) -> None:
     assert "loaded it once" in await page.does("stampede", callers=40, id=9)
     picture = await page.events.next("stampede")
     assert (picture["app"], picture["mode"], picture["key"]) == ("app", "full", "9")
-    assert (picture["callers"], picture["loads"], len(picture["lanes"])) == (40, 1, 40)
+    # On a busy machine some may come when it is over, and are hits that nobody draws.
+    assert LEAST_CALLERS <= picture["callers"] == len(picture["lanes"]) <= 40
+    assert picture["loads"] == 1
     assert [lane["end"] for lane in picture["lanes"]].count("loaded") == 1
     assert "40 callers" in await page.does("stampede", callers=40)
     assert (await page.events.next("stampede"))["loads"] == 1
@@ -224,8 +227,8 @@ async def redis_away_and_back(page: Page) -> None:
     await page.is_refused("redis_back", 409, "Redis is there")
     await page.does("redis_away")
     await page.is_refused("redis_away", 409, "away already")
-    assert await page.source(500) == "origin", "the application goes on without it"
     assert "Redis can't be told" in await page.does("expire", id=500)
+    assert await page.source(500) == "origin", "the application goes on without it"
     assert "loaded it once" in await page.does("stampede", callers=20)
     await page.does("redis_back")
 
