@@ -12,9 +12,11 @@ from dataclasses import replace
 
 import pytest
 
+from app.lab.errors import LabError
 from app.lab.result import Standing, Verdict
 from app.lab.scale import judgement, pages
-from app.lab.scale.contrast import aside, counted_loads_a_life, singleflight
+from app.lab.scale.aside import Job, aside
+from app.lab.scale.contrast import counted_loads_a_life, singleflight
 from app.lab.scale.outcome import Outcome
 from app.lab.scale.plan import Phase, whole
 from app.lab.scale.theory import loads_a_life
@@ -114,7 +116,7 @@ def test_what_is_not_so_breaks_its_claim(quick: Outcome, change: object, claim: 
     assert callable(change)
     change(outcome)
     broken = _broken(judgement.of_fleet(outcome))
-    assert len(broken) == 1
+    assert broken
     assert broken[0].startswith(claim)
 
 
@@ -158,10 +160,15 @@ def test_an_outage_costs_as_many_loads_as_keys_that_replicas_lack(tiny: Outcome)
 
 def test_a_simulation_aside_gives_what_it_gives_here_and_ends_with_its_context() -> None:
     plan = replace(TINY, phases=(Phase("all", 2.0),), crashes=0, failover_at_s=None, mode=Mode.SINGLEFLIGHT)
-    with aside(plan, 3) as beside:
+    hour = replace(plan, phases=(Phase("all", 3600.0),))
+    with aside([Job(plan, 3), Job(plan, 3, reads_seed=4), Job(hour, 3)]) as beside:
         assert _digest(beside.outcome()) == _digest(simulate(plan, 3))
-    with pytest.raises(RuntimeError), aside(replace(plan, phases=(Phase("all", 3600.0),)), 3):
-        raise RuntimeError  # an hour of virtual time is not waited for
+        assert _digest(beside.outcome()) == _digest(simulate(plan, 3, reads_seed=4))
+
+
+def test_a_process_aside_that_ends_too_early_is_a_failure_and_not_a_hang() -> None:
+    with aside([]) as beside, pytest.raises(LabError, match="ended"):
+        beside.outcome()
 
 
 def test_tables_and_charts_are_made_of_any_run(quick: Outcome, alone: Outcome) -> None:

@@ -1,21 +1,15 @@
-"""The same fleet without lease and L1, in a process of its own, since two processors do more than one."""
+"""The same fleet without lease and L1, and without any protection."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
-import signal
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import Connection
 
 from app.lab.scale.outcome import Outcome
 from app.lab.scale.plan import Phase, Plan
 from app.lab.scale.theory import loads_a_life
-from app.lab.scale.world import simulate
 from app.settings import Mode
 
 TOGETHER_S = 1.0
@@ -32,39 +26,6 @@ def singleflight(plan: Plan) -> Plan:
         crashes=0,
         failover_at_s=None,
     )
-
-
-class Aside:
-    """A simulation that runs meanwhile."""
-
-    def __init__(self, receiver: Connection) -> None:
-        self._receiver = receiver
-
-    def outcome(self) -> Outcome:
-        """Once it has ended. Raises `EOFError` where it was ended before."""
-        outcome: Outcome = self._receiver.recv()
-        return outcome
-
-
-@contextmanager
-def aside(plan: Plan, seed: int) -> Iterator[Aside]:
-    """Begun; it ends with the context at the latest."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(sender, plan, seed), name="simulation", daemon=True)
-    process.start()
-    sender.close()
-    try:
-        yield Aside(receiver)
-    finally:
-        process.terminate()
-        process.join()
-        receiver.close()
-
-
-def _run(sender: Connection, plan: Plan, seed: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    sender.send(simulate(plan, seed))
 
 
 def counted_loads_a_life(outcome: Outcome, began: float = 0.0, end: float = math.inf) -> dict[str, float]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from app.lab.experiment import Experiment, Options
 from app.lab.result import Result, Verdict
 from app.lab.scale import judgement, pages
-from app.lab.scale.contrast import aside, singleflight
+from app.lab.scale.aside import Job, aside
+from app.lab.scale.contrast import singleflight
 from app.lab.scale.plan import whole
-from app.lab.scale.real import compare, small
+from app.lab.scale.real import Comparison, alike, measure, small
 from app.lab.scale.world import simulate
 
 SIMULATIONS = 12
@@ -41,22 +42,25 @@ NOTES = (
 
 def run(options: Options) -> Result:
     """Raises `EmbeddedError` where the real processes can't be started, `TargetError` where they can't be asked."""
-    plan = whole(quick=options.quick)
-    progress = options.progress
+    plan, few, seed, progress = whole(quick=options.quick), small(quick=options.quick), options.seed, options.progress
+    progress(0.0, f"{few.replicas} real processes, for {few.seconds:.0f} s of reads")
+    measured = measure(few, seed)
     before, peak = _resident_bytes(), 0
 
     def shown(share: float, doing: str) -> None:
         nonlocal peak
         peak = max(peak, _resident_bytes())
-        progress(0.6 * share, f"{plan.replicas} replicas, {doing} of {plan.seconds:.0f} of virtual time")
+        progress(0.2 + 0.7 * share, f"{plan.replicas} replicas, {doing} of {plan.seconds:.0f} of virtual time")
 
-    with aside(singleflight(plan), options.seed) as beside:
-        fleet = simulate(plan, options.seed, shown)
-        progress(0.6, "the same without lease and L1")
+    with aside([Job(singleflight(plan), seed), *alike(few, measured, seed, SIMULATIONS)]) as beside:
+        fleet = simulate(plan, seed, shown)
+        progress(0.9, "the same without lease and L1")
         alone = beside.outcome()
-    few = small(quick=options.quick)
-    progress(0.7, f"{few.replicas} real processes, {few.seconds:.0f} s")
-    comparison = compare(few, options.seed, SIMULATIONS)
+        simulated = []
+        for number in range(1, SIMULATIONS + 1):
+            progress(0.95, f"the reads of the real processes simulated, {number} of {SIMULATIONS}")
+            simulated.append(len(beside.outcome().loads))
+    comparison = Comparison(measured, simulated)
     process_bytes = (peak - before) / plan.replicas if before else math.nan
     verdicts: list[Verdict] = [
         *judgement.of_fleet(fleet),

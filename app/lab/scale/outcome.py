@@ -7,10 +7,14 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
+from statistics import fmean, stdev
 
 from app.lab.scale.plan import Plan
 
 CALM = "calm"
+PARTS = 10
+"""Of the keys, by whose spread a standard error is estimated."""
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "longest": 1.0}
 
@@ -44,6 +48,17 @@ class Outage:
     loads: int
     lacking: int
     early: int
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """How many times as often as it had to be, `value`, a key was loaded; `sigma` is that estimate's standard error.
+
+    It is by the spread over parts of the keys: a key's changes shorten its gaps in both rates alike.
+    """
+
+    value: float
+    sigma: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +169,9 @@ class Outcome:
         raise ValueError(f"the plan has no phase {CALM}")
 
     @property
-    def factors(self) -> dict[str, float | None]:
+    def factors(self) -> dict[str, Factor | None]:
         """`factor` by phase; `None` for the first, in which hardly a life ends."""
-        began, factors = 0.0, dict[str, float | None]()
+        began, factors = 0.0, dict[str, Factor | None]()
         for phase in self.plan.phases:
             factors[phase.name] = self.factor(began, began + phase.seconds) if began else None
             began += phase.seconds
@@ -166,13 +181,19 @@ class Outcome:
     def whole(self) -> Stretch:
         return self.stretch("all", 0.0, self.plan.seconds)
 
-    def factor(self, began: float, end: float) -> float:
+    def factor(self, began: float, end: float) -> Factor:
         """The rate of loads against the least possible one, by the times between two loads of a key.
 
         Counts would not do over a few lives: keys that were cold together end their lives together, and whether one
         more of those ends falls into the stretch is chance.
         """
-        return _rate(self.loads, began, end) / _rate(self.least, began, end)
+        least, real = _gaps_s(self.least, began, end), _gaps_s(self.loads, began, end)
+        parts = [
+            _ratio({key: least[key] for key in part}, {key: real[key] for key in part})
+            for number in range(PARTS)
+            if (part := [key for key in least if key in real and int(key) % PARTS == number])
+        ]
+        return Factor(_ratio(least, real), stdev(parts) / len(parts) ** 0.5 if len(parts) > 1 else 0.0)
 
     def as_json(self) -> dict[str, object]:
         """The figures; the same for the same plan and seed."""
@@ -181,7 +202,7 @@ class Outcome:
             "mode": self.plan.mode.value,
             "phases": [asdict(phase) for phase in self.phases],
             "all": asdict(self.whole),
-            "factors": self.factors,
+            "factors": {name: factor and asdict(factor) for name, factor in self.factors.items()},
             "samples": [
                 {"at": sample.at, "loads": sample.loads, "least": sample.least, "commands": sample.commands}
                 for sample in self.samples
@@ -209,12 +230,17 @@ def _quantile(waited: Sequence[float], reads: int, share: float) -> float:
     return waited[min(rank, len(waited) - 1)] if rank >= 0 and waited else 0.0
 
 
-def _rate(events: Sequence[tuple[float, str]], began: float, end: float) -> float:
-    """A second, over all keys: for each the inverse of its mean gap, of those gaps that end in the stretch."""
+def _gaps_s(events: Sequence[tuple[float, str]], began: float, end: float) -> dict[str, list[float]]:
+    """By key, between one and the next, of those gaps that end in the stretch."""
     last: dict[str, float] = {}
     gaps: dict[str, list[float]] = defaultdict(list)
     for at, key in events:
         if key in last and began <= at < end:
             gaps[key].append(at - last[key])
         last[key] = at
-    return sum(len(each) / sum(each) for each in gaps.values())
+    return gaps
+
+
+def _ratio(least: Mapping[str, Sequence[float]], real: Mapping[str, Sequence[float]]) -> float:
+    """Of the mean gaps over all keys, whose inverses are the mean rates of a key."""
+    return fmean(chain.from_iterable(least.values())) / fmean(chain.from_iterable(real.values()))

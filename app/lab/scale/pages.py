@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 from app.lab.scale.contrast import counted_loads_a_life, derived_rate
 from app.lab.scale.outcome import Outcome, Stretch
@@ -12,6 +13,7 @@ from app.lab.scale.real import Comparison
 from app.lab.scale.theory import loads_a_life
 from app.report.charts import Axis, Mark, Series, xy_chart
 from app.report.html import Chart
+from app.report.svg import Svg
 from app.report.table import Row, Table, count, milliseconds, share, times
 
 KINDS = ("take", "put", "invalidate", "release")
@@ -30,7 +32,11 @@ def phase_table(outcome: Outcome) -> Table:
             Row("served in its grace", [share(phase.stale / phase.reads) for phase in phases]),
             Row("loads", [count(phase.loads) for phase in phases], strong=True),
             Row("the least possible", [count(phase.least) for phase in phases]),
-            Row("rate against the least", [times(factor) for factor in factors], strong=True),
+            Row(
+                "rate against the least",
+                [times(None if factor is None else factor.value) for factor in factors],
+                strong=True,
+            ),
             Row("loads ahead of an expiry", [count(phase.early) for phase in phases]),
             Row("reads failed", [count(phase.failed) for phase in phases]),
             *(
@@ -134,19 +140,9 @@ def real_table(comparison: Comparison, plan: Plan) -> Table:
 
 def load_chart(outcome: Outcome) -> Chart:
     """Loads a second against the least possible."""
-    svg = xy_chart(
-        "Loads a second and the least possible, over time",
-        [
-            Series("loads", _each_second(outcome, "loads"), style="step"),
-            Series("the least possible", _each_second(outcome, "least"), style="step"),
-        ],
-        Axis("virtual time, s", low=0.0, high=outcome.plan.seconds),
-        Axis("loads a second", log=True, low=1.0),
-        marks=_marks(outcome),
-    )
     return Chart(
-        "Loads",
-        svg,
+        "Loads a second",
+        _over_time(outcome, "Loads a second and the least possible", {"loads": "loads", "the least possible": "least"}),
         "Keys that were cold together end their lives together; jitter parts them, life by life. While Redis is away "
         "each replica loads for itself.",
     )
@@ -154,19 +150,24 @@ def load_chart(outcome: Outcome) -> Chart:
 
 def redis_chart(outcome: Outcome) -> Chart:
     """Commands a second, by kind."""
-    series = [Series(kind, _each_second(outcome, kind), style="step") for kind in KINDS[:3]]
-    svg = xy_chart(
-        "Redis commands a second by kind, over time",
-        series,
-        Axis("virtual time, s", low=0.0, high=outcome.plan.seconds),
-        Axis("commands a second", log=True, low=1.0),
-        marks=_marks(outcome),
-    )
     return Chart(
-        "Redis commands",
-        svg,
+        "Redis commands a second",
+        _over_time(outcome, "Redis commands a second, by kind", {kind: kind for kind in KINDS[:3]}),
         "A take is a read that L1 had not fresh; an invalidation is one replica's word of one change, and every "
         "replica says it. When Redis is back, each replica puts what it holds.",
+    )
+
+
+def _over_time(outcome: Outcome, label: str, counters: Mapping[str, str]) -> Svg:
+    """Counters by name, a second each, with room above them for the marks."""
+    series = [Series(name, _each_second(outcome, what), style="step") for name, what in counters.items()]
+    most = max(value for one in series for _, value in one.points)
+    return xy_chart(
+        f"{label}, over time",
+        series,
+        Axis("virtual time, s", low=0.0, high=outcome.plan.seconds),
+        Axis("a second", log=True, low=1.0, high=10 * most),
+        marks=_marks(outcome),
     )
 
 
@@ -177,13 +178,14 @@ def _each_second(outcome: Outcome, what: str) -> list[tuple[float, float]]:
         for sample in outcome.samples
         if sample.at == int(sample.at)
     ]
-    return [(at, max(1.0, value - before)) for (_, before), (at, value) in itertools.pairwise(counted)]
+    rises = [(began, max(1.0, value - before)) for (began, before), (_, value) in itertools.pairwise(counted)]
+    return [*rises, (counted[-1][0], rises[-1][1])]  # to the end of the last second
 
 
 def _marks(outcome: Outcome) -> list[Mark]:
     marks = []
     if outcome.crashed_at:
-        marks.append(Mark(outcome.crashed_at[0], f"{len(outcome.crashed_at)} replicas crash, one after the other"))
+        marks.append(Mark(outcome.crashed_at[0], f"{len(outcome.crashed_at)} crash, one by one"))
     if outcome.outage is not None:
         marks.append(Mark(outcome.outage.began_at, "Redis fails over"))
         marks.append(Mark(outcome.outage.ended_at, "all ask it again"))

@@ -64,19 +64,19 @@ class Plan:
 
 
 def whole(*, quick: bool) -> Plan:
-    """Everything that may happen, in mode `full`: six lives of a value."""
+    """Everything that may happen, in mode `full`: five lives of a value."""
     size = {"replicas": 10, "keys": 100, "rate": 1_000.0, "writes_a_s": 2.0} if quick else {}
     return Plan(
         **{"mode": Mode.FULL, "replicas": 200, "keys": 2_000, "rate": 20_000.0, **size},  # type: ignore[arg-type]
         phases=(
             Phase("warm-up", 10.0),
-            Phase("calm", 20.0),
-            Phase("crashes", 10.0),
-            Phase("failover", 10.0),
+            Phase("calm", 15.0),
+            Phase("crashes", 8.0),
+            Phase("failover", 7.0),
             Phase("after", 10.0),
         ),
         crashes=2 if quick else 20,
-        crash_at_s=31.0,
-        crash_over_s=6.0,
-        failover_at_s=41.0,
+        crash_at_s=26.0,
+        crash_over_s=4.0,
+        failover_at_s=34.0,
     )

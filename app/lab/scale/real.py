@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from app.embedded.directory import LogDirectory
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
+from app.lab.scale.aside import Job
 from app.lab.scale.plan import Phase, Plan
 from app.lab.scale.workload import Read, schedule
-from app.lab.scale.world import simulate
 from app.loadtest.counters import postgres_count
 from app.loadtest.errors import RequestError, TargetError
 from app.loadtest.open_loop import Answer, Endpoint
@@ -92,19 +92,18 @@ class Comparison:
         return abs(self.measured.loads - self.mean) <= self.margin
 
 
-def compare(plan: Plan, seed: int, simulations: int) -> Comparison:
-    """Raises `EmbeddedError` where the real processes can't be started, `TargetError` where they can't be asked."""
+def alike(plan: Plan, measured: Measured, seed: int, simulations: int) -> list[Job]:
+    """The simulations to compare with, each with a seed of its own and the reads of `seed`."""
+    plan = replace(plan, load_s=measured.mean_load_s)
+    return [Job(plan, seed + 1 + number, reads_seed=seed) for number in range(simulations)]
+
+
+def measure(plan: Plan, seed: int) -> Measured:
+    """The plan's reads carried out by as many real processes, with its TTL and load time.
+
+    Raises `EmbeddedError` where they can't be started, `TargetError` where they can't be asked.
+    """
     reads = schedule(plan, seed)
-    measured = measure(plan, reads)
-    alike = replace(plan, load_s=measured.mean_load_s)
-    return Comparison(
-        measured,
-        [len(simulate(alike, seed + 1 + number, reads_seed=seed).loads) for number in range(simulations)],
-    )
-
-
-def measure(plan: Plan, reads: Sequence[Read]) -> Measured:
-    """The reads carried out by the plan's number of processes, with its TTL and load time. Raises as `compare`."""
     with ExitStack() as stack:
         logs = stack.enter_context(LogDirectory("lab"))
         servers = stack.enter_context(EmbeddedStack())

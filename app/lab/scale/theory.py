@@ -15,8 +15,8 @@ def least_rate(plan: Plan) -> float:
     return sum(1 / (plan.ttl_s + 1 / rate) for rate in _rates(plan))
 
 
-def most_rate(plan: Plan) -> float:
-    """Loads a second at most, in the mean, while nothing is broken.
+def most_rate(plan: Plan, early_s: float = 0.0) -> float:
+    """Loads a second at most, in the mean, while nothing is broken; lives end so many seconds early besides.
 
     Each life is shorter than the TTL by the jitter, half of its share in the mean, and by the early refresh, at most by
     what XFetch takes from it where all of the key's reads may begin one; and a read comes at once when it ends. That
@@ -25,7 +25,7 @@ def most_rate(plan: Plan) -> float:
     settings = plan.settings
     life_s = plan.ttl_s * (1 - settings.cache_ttl_jitter / 2)
     load_s = plan.load_s * math.exp(plan.load_spread**2 / 2)
-    return sum(1 / (life_s - mean_lead_s(rate, load_s, settings.early_refresh_beta)) for rate in _rates(plan))
+    return sum(1 / (life_s - early_s - mean_lead_s(rate, load_s, settings.early_refresh_beta)) for rate in _rates(plan))
 
 
 def mean_lead_s(rate: float, load_s: float, beta: float) -> float:
