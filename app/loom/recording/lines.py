@@ -14,7 +14,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from struct import Struct
 from typing import Any, Final
@@ -31,6 +32,8 @@ _prefix = Struct(">?L").pack
 _STATUSES: Final = {status: f'"statusCode":"{status:d}","statusName":"{status.name}"' for status in Status}
 _OK: Final = Status.OK
 _REQUEST: Final = Direction.REQUEST
+_NO_MESSAGES: Final = '"request":[],"response":[]'
+"""As a line has it; no text can hold it, in which quotes are escaped."""
 _DIRECTIONS: Final = {"request": Direction.REQUEST, "response": Direction.RESPONSE}
 
 
@@ -40,7 +43,7 @@ class LineError(Exception):
 
 def to_line(record: Record, kind: StreamKind) -> bytes:
     """One that has ended, with its line break."""
-    return f"{_text_of(record, kind)}\n".encode("utf-8", "surrogatepass")
+    return _bytes(f"{_text_of(record, kind)}\n")
 
 
 def with_schema(line: bytes, schema_set: bytes) -> bytes:
@@ -48,10 +51,28 @@ def with_schema(line: bytes, schema_set: bytes) -> bytes:
     return b'%b,"schemaSet":"%b"}\n' % (line[:-2], binascii.b2a_base64(schema_set, newline=False))
 
 
+def to_pieces(record: Record, kind: StreamKind) -> Iterator[bytes]:
+    """The same line, message by message, so that a long one is never in memory as a whole."""
+    bare = copy(record)
+    bare.messages = []
+    before, _, after = _text_of(bare, kind).partition(_NO_MESSAGES)
+    yield _bytes(f'{before}"request":[')
+    for direction in Direction:
+        if direction is not _REQUEST:
+            yield b'],"response":['
+        for number, each in enumerate(record.of(direction)):
+            yield _bytes(("," if number else "") + _message(each, record))
+    yield _bytes(f"]{after}\n")
+
+
 def to_fields(record: Record, kind: StreamKind) -> dict[str, Any]:
     """What `json.dumps` takes. Of a live record too, without its end."""
     fields: dict[str, Any] = json.loads(_text_of(record, kind))
     return fields
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _text_of(record: Record, kind: StreamKind) -> str:

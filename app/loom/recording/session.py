@@ -8,14 +8,14 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from app.loom.call import StreamKind
-from app.loom.recording.lines import MAX_LINE_BYTES, LineError, from_line, to_line, with_schema
+from app.loom.recording.lines import MAX_LINE_BYTES, LineError, from_line, to_line, to_pieces, with_schema
 from app.loom.recording.record import Record
 
 MAX_FILE_BYTES: Final = 64 << 20
@@ -141,6 +141,8 @@ class SessionFile:
         self.dropped = 0
         """Records that could not be written: the disk was too slow, or refused them."""
         self._complained = False
+        self._is_torn = False
+        """Whether the last line may be the beginning of one: the disk took no more."""
         try:
             for folder in (path.parent.parent, path.parent):  # what is made on the way gets the usual mode
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -192,16 +194,36 @@ class SessionFile:
         for start in range(0, len(batch), 100):
             if os.fstat(self._file).st_size >= self._max_file_bytes:
                 self._rotate()
-            lines = b"".join([self._line(*each) for each in batch[start : start + 100]])
-            view = memoryview(lines)
-            while view:
-                view = view[os.write(self._file, view) :]
+            if self._is_torn:
+                os.write(self._file, b"\n")
+            self._is_torn = True
+            for data in self._data(batch[start : start + 100]):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._file, view) :]
+            self._is_torn = False
 
     def _close(self) -> None:
         os.close(self._file)
 
-    def _line(self, made: bytes | Record, schema: str | None) -> bytes:
-        line = made if isinstance(made, bytes) else to_line(made, self._kind(made))
+    def _data(self, batch: list[tuple[bytes | Record, str | None]]) -> Iterator[bytes]:
+        """What is to be written, short lines together and long ones in pieces."""
+        lines: list[bytes] = []
+        for made, schema in batch:
+            if isinstance(made, bytes):
+                lines.append(self._explained(made, schema))
+                continue
+            yield b"".join(lines)
+            lines = []
+            piece = b""
+            for following in to_pieces(made, self._kind(made)):
+                yield piece
+                piece = following
+            yield self._explained(piece, schema)
+        yield b"".join(lines)
+
+    def _explained(self, line: bytes, schema: str | None) -> bytes:
+        """With its schema's descriptors, where it is the first in the file that needs them."""
         if schema is None or schema in self._told:
             return line
         self._told.add(schema)

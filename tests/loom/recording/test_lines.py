@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.loom.call import Altered, Answered, Direction, Ended, Ending, Headers, Message, Started, Status, StreamKind
 from app.loom.recording import memo as memo_module
-from app.loom.recording.lines import from_line, to_fields, to_line, with_schema
+from app.loom.recording.lines import from_line, to_fields, to_line, to_pieces, with_schema
 from app.loom.recording.memo import Memo
 from app.loom.recording.record import Record
 from app.loom.recording.recorder import Recorder
@@ -55,6 +55,7 @@ def test_any_call_is_a_line_of_json_that_reads_as_what_it_was(
     line = to_line(record, StreamKind.UNARY)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
+    assert b"".join(to_pieces(record, StreamKind.UNARY)) == line
     fields = json.loads(line)
     assert fields == to_fields(record, StreamKind.UNARY)
     assert (fields["peer"], fields["method"], fields["authority"], fields["grpcMessage"]) == texts
@@ -77,6 +78,18 @@ def test_any_call_is_a_line_of_json_that_reads_as_what_it_was(
     assert again.ended is not None
     assert again.ended[2:6] == (ending, Status.UNKNOWN if status is None else status, again.ended.message, headers[2])
     assert again.started.wall == pytest.approx(wall, abs=2e-6)
+
+
+def test_a_line_in_pieces_is_the_same_line_whatever_its_texts_look_like() -> None:
+    recorder = Recorder(Ring())
+    for event in unary(1, method='/"request":[],"response":[]'):
+        recorder(event)
+    [record] = recorder.ring.newest_first()
+    line = to_line(record, StreamKind.UNARY)
+    pieces = list(to_pieces(record, StreamKind.UNARY))
+    assert b"".join(pieces) == line
+    assert len(pieces) == 5  # one message each, and what is around them
+    assert [message.data for message in record.messages] == [b"ask", b"answer"]
 
 
 def test_what_rules_have_done_and_the_descriptors_are_in_the_line() -> None:

@@ -220,6 +220,36 @@ async def test_records_that_the_disk_refuses_are_counted_and_it_goes_on(
     assert calls_of(load(path, 9).records) == [2]
 
 
+async def test_a_line_that_the_disk_takes_in_part_is_no_part_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.jsonl"
+    file = SessionFile(path)
+    recorder = Recorder(Ring(), [file])
+    real, written = os.write, 0
+
+    def full(descriptor: int, data: bytes) -> int:
+        nonlocal written
+        if descriptor != file._file:
+            return real(descriptor, data)
+        if written:
+            raise OSError(28, "No space left on device")
+        written = real(descriptor, data[:50])
+        return written
+
+    monkeypatch.setattr(os, "write", full)
+    for event in unary(1, bytes(session_module.INLINE_BYTES)):
+        recorder(event)
+    await until(lambda: file.dropped == 1, "the record is given up")
+    monkeypatch.setattr(os, "write", real)
+    for event in unary(2):
+        recorder(event)
+    await file.aclose()
+    found = load(path, 9)
+    assert calls_of(found.records) == [2]
+    assert [problem.partition(": ")[0] for problem in found.problems] == [f"{path}:1"]
+
+
 async def test_large_records_are_written_in_their_turn(tmp_path: Path) -> None:
     file = SessionFile(tmp_path / "s.jsonl", schema_set=lambda _hash: b"descriptors")
     recorder = Recorder(Ring(), [file], schema_of=lambda _method: "hash")
