@@ -58,7 +58,7 @@ class Views:
             f'{{"id":{quoted(record.id)},"timestamp":"{timestamp_ms(started.wall)}",'
             f'"method":{quoted(started.method)},"streamKind":"{self._kind(record)._value_}",'
             f'"peer":{quoted(started.peer)},"live":{boolean(ended is None)},'
-            f'"mutated":{boolean(record.is_mutated)},"requests":{record.requests},'
+            f'"mutated":{boolean(record.is_mutated) if record.altered else "false"},"requests":{record.requests},'
             f'"responses":{record.responses},{end}}}'
         )
 

@@ -90,8 +90,8 @@ def _text_of(record: Record, kind: StreamKind) -> str:
         f'"peer":{quoted(started.peer)},"authority":{quoted(started.authority)},'
         f'"metadata":{_pairs(record.headers)},"responseMetadata":{_pairs(record.response_headers)},'
         f'"schema":{"null" if record.schema is None else quoted(record.schema)},'
-        f'"messagesLeftOut":{record.left_out},"mutated":{boolean(record.is_mutated)},'
-        f'"mutations":{json.dumps(mutations(record)) if record.altered else "[]"},"timeoutMs":{timeout},'
+        f'"messagesLeftOut":{record.left_out},{_altered_text(record) if record.altered else _UNALTERED},'
+        f'"timeoutMs":{timeout},'
         f'"sameInFlight":{0 if herd is None else herd.calls - 1}'
     )
     if ended is None:
@@ -101,8 +101,9 @@ def _text_of(record: Record, kind: StreamKind) -> str:
     return (
         f'{text},{_STATUSES[status]},"grpcMessage":{quoted(ended.message)},'
         f'"durationMs":{(ended.at - started.at) * 1e3:.3f},"error":{quoted(error)},"ending":"{ended.ending._value_}",'
-        f'"trailers":{_pairs(ended.trailers)},"httpStatus":{_number(ended.http_status)},'
-        f'"resetCode":{_number(ended.reset_code)}}}'
+        f'"trailers":{_pairs(ended.trailers)},'
+        f'"httpStatus":{"null" if ended.http_status is None else ended.http_status},'
+        f'"resetCode":{"null" if ended.reset_code is None else ended.reset_code}}}'
     )
 
 
@@ -168,8 +169,8 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
         status=status,
         message=str(fields.get("grpcMessage") or fields.get("error") or ""),
         trailers=_headers(fields.get("trailers")),
-        http_status=fields.get("httpStatus"),
-        reset_code=fields.get("resetCode"),
+        http_status=_code(fields, "httpStatus"),
+        reset_code=_code(fields, "resetCode"),
         requests=record.requests,
         responses=record.responses,
     )
@@ -234,6 +235,10 @@ def _seconds(fields: Mapping[str, Any], name: str) -> float:
     return milliseconds / 1e3
 
 
+def _code(fields: Mapping[str, Any], name: str) -> int | None:
+    return None if fields.get(name) is None else int(fields[name])
+
+
 def _status(fields: Mapping[str, Any]) -> Status:
     """By number or by name: both have been seen in the field."""
     for value in (fields.get("statusName"), fields.get("statusCode")):
@@ -253,8 +258,11 @@ def _microseconds(timestamp: str) -> str:
     return f"{whole}{dot}{digits[:6]}{rest[len(digits) :]}".replace("Z", "+00:00")
 
 
-def _number(value: int | None) -> str:
-    return "null" if value is None else f"{value:d}"
+_UNALTERED: Final = '"mutated":false,"mutations":[]'
+
+
+def _altered_text(record: Record) -> str:
+    return f'"mutated":{boolean(record.is_mutated)},"mutations":{json.dumps(mutations(record))}'
 
 
 @Memo

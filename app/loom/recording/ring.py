@@ -83,12 +83,14 @@ class Ring:
             self._forget_oldest()
 
     def _make_room(self) -> None:
-        while len(self._records) > self._max_records:
-            ended = self._oldest_ended()
+        records = self._records
+        while len(records) > self._max_records:
+            oldest = next(iter(records.values()))
+            ended = self._oldest_ended() if oldest.ended is None else oldest
             if ended is None:
-                self._remove(next(iter(self._records.values())))
+                self._remove(oldest)
             else:
-                del self._records[ended.id]
+                del records[ended.id]
                 self._older[ended.id] = ended
             self.evicted += 1
         while self._older and (len(self._older) > MAX_OLDER or self._bytes > self._max_bytes):

@@ -162,11 +162,13 @@ def test_a_cut_message_keeps_its_true_size() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda each: st.lists(each, max_size=3)))
 def test_whatever_a_field_holds_a_line_is_a_record_or_a_line_error(value: object) -> None:
-    for field in [*ORIGINALS, "metadata", "trailers", "schemaSet", "ending", "timeoutMs", "sameInFlight"]:
+    ours = ["metadata", "trailers", "schemaSet", "ending", "timeoutMs", "sameInFlight", "httpStatus", "resetCode"]
+    for field in [*ORIGINALS, *ours, "messagesLeftOut", "schema", "peer", "mutations"]:
         try:
-            from_line(json.dumps(ORIGINALS | {field: value}).encode("utf-8", "surrogatepass"))
+            record, *_ = from_line(json.dumps(ORIGINALS | {field: value}).encode("utf-8", "surrogatepass"))
         except LineError:
             continue
+        from_line(to_line(record, record.kind()))
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "soon", []])
