@@ -79,10 +79,14 @@ class CountedAndRecorded(LoomMetrics):
         self._recorder, self._handlers, self._schemas = recorder, recorder.handlers, schemas
 
     def call(self, event: Event) -> None:
-        LoomMetrics.call(self, event)  # not by `super()`, which adds to each of six events a call
-        handle = self._handlers.get(type(event))
-        if handle is not None:
-            handle(event)
+        # Not by way of `super()` and of the recorder itself, which would add to each of six events a call.
+        kind = type(event)
+        count = self.counts.get(kind)
+        if count is not None:
+            count(event)
+        record = self._handlers.get(kind)
+        if record is not None:
+            record(event)
 
     def mutated(self, event: Altered, method: str) -> None:
         super().mutated(event, method)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final, get_args
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -50,7 +50,7 @@ class LoomMetrics:
             bounds=SECONDS,
             registry=registry,
         )
-        self._active = PlainGauge("loom_active_sessions", "Calls under way.", registry=registry)
+        self._under_way = PlainGauge("loom_active_sessions", "Calls under way.", registry=registry).count
         self._messages = PlainCounter(
             "loom_messages", "Messages that passed whole, by direction.", ["direction"], registry=registry
         )
@@ -134,21 +134,20 @@ class LoomMetrics:
         self._dial_times = self._dial_seconds.child()
         self._requests_sent = self._messages.child(Direction.REQUEST.value)
         self._responses_sent = self._messages.child(Direction.RESPONSE.value)
+        self.counts: Mapping[type[Event], Callable[[Any], None]] = {
+            Started: self._start,
+            Message: self._message,
+            Ended: self._end,
+        }
+        """What it does with an event, by type; the others do not count."""
         self._methods: set[str] = set()
         self._live: dict[int, Started] = {}
         self._ended: dict[tuple[str, Status | None], tuple[Count, Distribution]] = {}
 
     def call(self, event: Event) -> None:
-        # By the type itself: it is told of six events a call.
-        kind = type(event)
-        if kind is Message:
-            is_request = event.direction is _REQUEST  # type: ignore[union-attr]
-            (self._requests_sent if is_request else self._responses_sent).value += 1
-        elif kind is Started:
-            self._live[event.call] = event  # type: ignore[assignment]
-            self._active.count.value += 1
-        elif kind is Ended:
-            self._end(event)  # type: ignore[arg-type]
+        count = self.counts.get(type(event))
+        if count is not None:
+            count(event)
 
     def connected(self) -> None:
         self._connections.count.value += 1
@@ -213,9 +212,16 @@ class LoomMetrics:
         encode, content_type = choose_encoder("")
         return encode(self.registry), content_type
 
+    def _message(self, event: Message) -> None:
+        (self._requests_sent if event.direction is _REQUEST else self._responses_sent).value += 1
+
+    def _start(self, event: Started) -> None:
+        self._live[event.call] = event
+        self._under_way.value += 1
+
     def _end(self, event: Ended) -> None:
         started = self._live.pop(event.call)
-        self._active.count.value -= 1
+        self._under_way.value -= 1
         method = started.method
         if method not in self._methods:
             method = self._admitted(method, event)

@@ -250,20 +250,19 @@ class LiveCalls:
             # Most messages are sent as one frame of DATA each, and are told of without more ado.
             flag, size = _prefix(payload)
             if flag <= 1 and size + PREFIX_BYTES == length:
-                self._message(call, side, flag == 1, size, payload[PREFIX_BYTES : self._keep_to], at)
+                data = payload[PREFIX_BYTES : self._keep_to]
+                position = side.messages
+                side.messages = position + 1
+                self._tell(_new(Message, (call.number, at, side.direction, position, flag == 1, data, size)))
                 return
         if parser is None:
             parser = side.parser = MessageParser(self._limits.message_bytes, self._budget)
         for is_compressed, size, data in parser.feed(payload):
-            self._message(call, side, is_compressed, size, data, at)
+            self._tell(Message(call.number, at, side.direction, side.messages, is_compressed, data, size))
+            side.messages += 1
         if parser.is_broken:
             side.is_readable = False
             self._events.unreadable()
-
-    def _message(self, call: _Call, side: _Side, is_compressed: bool, size: int, data: bytes, at: float) -> None:
-        position = side.messages
-        side.messages = position + 1
-        self._tell(_new(Message, (call.number, at, side.direction, position, is_compressed, data, size)))
 
     def _half_close(self, call: _Call, at: float) -> None:
         if not call.is_half_closed:

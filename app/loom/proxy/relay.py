@@ -110,10 +110,10 @@ class Relay:
                 if blocks.is_open or payload is None:
                     self._other_client_frame(frame, at)
                 elif kind == DATA:
-                    calls.client_data(stream, payload, at, is_end=is_last and bool(flags & END_STREAM))
+                    calls.client_data(stream, payload, at, is_end=is_last and flags & END_STREAM != 0)
                 elif kind == HEADERS and flags & END_HEADERS:
                     headers, head = self._requests.decode(payload)
-                    calls.asked(stream, headers, head, at, is_end=bool(flags & END_STREAM))
+                    calls.asked(stream, headers, head, at, is_end=flags & END_STREAM != 0)
                 else:
                     self._other_client_frame(frame, at)
         except Exception as error:  # noqa: BLE001 - whatever the tap does, traffic goes on
@@ -134,10 +134,10 @@ class Relay:
                 if blocks.is_open or payload is None:
                     self._other_backend_frame(frame, at)
                 elif kind == DATA:
-                    calls.backend_data(stream, payload, at, is_end=is_last and bool(flags & END_STREAM))
+                    calls.backend_data(stream, payload, at, is_end=is_last and flags & END_STREAM != 0)
                 elif kind == HEADERS and flags & END_HEADERS:
                     headers, head = self._responses.decode(payload)
-                    calls.answered(stream, headers, head, at, is_end=bool(flags & END_STREAM))
+                    calls.answered(stream, headers, head, at, is_end=flags & END_STREAM != 0)
                 else:
                     self._other_backend_frame(frame, at)
         except Exception as error:  # noqa: BLE001 - as above
