@@ -166,7 +166,10 @@ class Loader:
 
     def holds(self, key: str) -> bool:
         """Whether L1 holds a value of `key` that may be served now. Nothing is counted."""
-        return self._held(key) is not None
+        slot = self._memory.get(key) if self._memory is not None else None
+        if slot is None or (now := self._now()) >= slot.expires_at:
+            return False
+        return self._coherence.is_up or self._is_trusted(slot.entry, now)
 
     def _held(self, key: str) -> Entry | None:
         """What L1 holds of `key` now, if it may be served as it is. Nothing is counted."""

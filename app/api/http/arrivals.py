@@ -12,12 +12,13 @@ from app.telemetry.plain import Count
 ARRIVED = "arrived"
 """In a scope's state: when the bytes of a request that had to wait came, by the performance counter."""
 BEGUN_A_TURN = 2
-"""Requests parsed in one turn, whatever they ask for; where more come, those of hits are parsed too."""
+"""Requests that are no hits and are parsed in one turn."""
 
 Holds = Callable[[str], bool]
 """Whether this process holds a key's fresh value. Asking changes nothing and counts nothing."""
 
 _HIT_BEGINS = b"GET %b?id=" % PATH.encode("ascii")
+_BEGIN = len(_HIT_BEGINS)
 _LONGEST_KEY = 18
 
 
@@ -41,8 +42,12 @@ class Arrivals:
         return len(self._turnstile)
 
     def admit(self, data: bytes) -> bool:
-        """Whether a request that begins so may be parsed now: this turn has room, or it is a GET that L1 answers."""
-        return self._turnstile.admit() or self._is_hit(data)
+        """Whether a request that begins so may be parsed now: it is a GET that L1 answers, or this turn has room."""
+        if data[:_BEGIN] == _HIT_BEGINS:
+            end = data.find(b" ", _BEGIN, _BEGIN + _LONGEST_KEY + 1)
+            if end > _BEGIN and self._holds(data[_BEGIN:end].decode("latin-1")):
+                return True
+        return self._turnstile.admit()
 
     def line_up(self) -> asyncio.Future[None]:
         """A place in the line: done when its turn has come. Who cancels it leaves the line."""
@@ -53,10 +58,3 @@ class Arrivals:
 
     def _left(self, _: asyncio.Future[None]) -> None:
         self._in_flight.value -= 1
-
-    def _is_hit(self, data: bytes) -> bool:
-        if not data.startswith(_HIT_BEGINS):
-            return False
-        begin = len(_HIT_BEGINS)
-        end = data.find(b" ", begin, begin + _LONGEST_KEY + 1)
-        return end > begin and self._holds(data[begin:end].decode("latin-1"))

@@ -54,8 +54,8 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        if scope["type"] == "http" and "state" in scope:
-            began = scope["state"].get(ARRIVED, began)
+        if state := scope.get("state"):
+            began = state.get(ARRIVED, began)
         if scope["type"] == "http" and scope["path"] == PATH and self._hits is not None and not self._health.draining:
             response = self._hits.response(scope)
             if response is not None:

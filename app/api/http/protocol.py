@@ -7,7 +7,6 @@ import time
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -72,12 +71,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._disarm()
 
     def data_received(self, data: bytes) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first head
-        begins = cycle is None or cycle.response_complete
-        if begins and not self._arrivals.admit(data) and len(data) <= MAX_HEAD_BYTES:
+        cycle: RequestResponseCycle | None = self.cycle  # there is none before the first head
+        if (
+            (cycle is None or cycle.response_complete)
+            and self._arrived_at is None  # else its turn has come
+            and not self._arrivals.admit(data)
+            and len(data) <= MAX_HEAD_BYTES
+        ):
             self._line_up(data)
-        else:
-            self._parse(data)
+            return
+        self._unparsed_bytes += len(data)  # until the parser makes something of it
+        super().data_received(data)
+        if self._unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431, "headers_too_large", f"the head has more than the {MAX_HEAD_BYTES} bytes that are taken")
 
     def shutdown(self) -> None:
         self._parse_waiting()  # it came before the end
@@ -108,14 +114,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         data = self._leave_line()
         if data:
             self.transport.resume_reading()
-            self._parse(data)
+            self.data_received(data)
             self._arrived_at = None
-
-    def _parse(self, data: bytes) -> None:
-        self._unparsed_bytes += len(data)  # until the parser makes something of it
-        super().data_received(data)
-        if self._unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(431, "headers_too_large", f"the head has more than the {MAX_HEAD_BYTES} bytes that are taken")
 
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
@@ -123,6 +123,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._arrived_at is not None:
             self.scope["state"][ARRIVED] = self._arrived_at
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
@@ -135,6 +137,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._unsent_bytes = 0
         self._disarm()
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]  # the next
         super().on_response_complete()
         if self.transport.is_closing():
             self._arm()
@@ -155,10 +159,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says less than the problem does
         self._refuse(400, "malformed_request", "this is no HTTP/1.1 request that can be read")
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _unset_keepalive_if_required(self) -> None:
         """uvicorn calls this at the first byte; here the time goes on to run."""

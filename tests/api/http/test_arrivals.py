@@ -322,5 +322,5 @@ async def test_only_the_complete_first_line_of_a_get_that_this_process_holds_goe
     site: Site, data: bytes, is_hit: bool
 ) -> None:
     for _ in range(PER_TURN):
-        assert site.arrivals.admit(b"")
+        assert site.arrivals.admit(GET % 2)
     assert site.arrivals.admit(data) == is_hit
