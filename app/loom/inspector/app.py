@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.loom.capture import Capture
 from app.loom.decoding import Decoder, exported
+from app.loom.inspector.rows import SharedRows
 from app.loom.inspector.search import BATCH, Search, Wanted, changed_since
 from app.loom.inspector.stats import Stats
 from app.loom.inspector.views import Views
@@ -56,6 +57,7 @@ def inspector(
     """The application, without its guard. `routes` are those of the probes. `thread` does what takes
     long; with one worker, whoever asks for much waits for himself. Replaying is there where `replay` is."""
     ring, feed = capture.ring, capture.feed
+    shared = SharedRows(views.row_text)
 
     async def aside(work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
@@ -117,7 +119,8 @@ def inspector(
             subscriber = feed.subscribe()
         except TooManySubscribersError as error:
             raise HTTPException(503, str(error)) from error
-        return StreamingResponse(_events(subscriber, views), media_type="text/event-stream")
+        events = _events(subscriber, lambda: shared.text if len(feed) > 1 else views.row_text)
+        return StreamingResponse(events, media_type="text/event-stream")
 
     async def clear(_: Request) -> Response:
         ring.clear()
@@ -205,9 +208,10 @@ def _limit(request: Request) -> int:
     return min(int(text), MAX_PAGE)
 
 
-async def _events(subscriber: Subscriber, views: Views) -> AsyncIterator[bytes]:
+async def _events(subscriber: Subscriber, to_text: Callable[[], Callable[[Record], str]]) -> AsyncIterator[bytes]:
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `calls`, with rows that are
-    new or have changed, and how many more there were; comments while there is nothing."""
+    new or have changed, and how many more there were; comments while there is nothing. `to_text` gives, for each batch,
+    what makes its rows."""
     async with subscriber:
         yield b": watching\n\n"
         while True:
@@ -218,7 +222,7 @@ async def _events(subscriber: Subscriber, views: Views) -> AsyncIterator[bytes]:
                 continue
             except StopAsyncIteration:
                 return
-            rows = ",".join(map(views.row_text, batch.records))
+            rows = ",".join(map(to_text(), batch.records))
             yield f'event: calls\ndata: {{"calls":[{rows}],"leftOut":{batch.left_out}}}\n\n'.encode(*_UTF8)
 
 
