@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 from app.loom.recording.record import Herd, Record
 
 MAX_HERDS: Final = 10_000
 """Most different requests that are watched at a time; those past it are not compared."""
+MAX_COMPARED_BYTES: Final = 4096
+"""A larger request is known by its SHA-256, so that a herd keeps none of it in memory."""
 
 
 class Duplicates:
@@ -32,7 +35,8 @@ class Duplicates:
         first = record.messages[0] if record.requests == 1 and record.messages else None
         if first is None or first.size != len(first.data):
             return
-        asked = (record.started.method, first.data)
+        data = first.data
+        asked = (record.started.method, data if len(data) <= MAX_COMPARED_BYTES else sha256(data).digest())
         herd = self._herds.get(asked)
         if herd is None:
             if len(self._herds) >= MAX_HERDS:

@@ -25,7 +25,7 @@ class Herd:
         self.number = number
         """Unique in this process."""
         self.asked = asked
-        """Their method and request."""
+        """Their method, and request or its digest."""
         self.calls = 0
         """So far; one call is no herd."""
         self.in_flight = 0

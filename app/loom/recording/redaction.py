@@ -26,6 +26,6 @@ class Redaction:
         """The same headers, in the same order, without the secrets."""
         secret = self._names
         for name, _ in headers:
-            if name in secret:
+            if name.lower() in secret:
                 return tuple((name, PLACEHOLDER if name.lower() in secret else value) for name, value in headers)
         return headers

@@ -68,44 +68,47 @@ class Ring:
             self._make_room()
 
     def grow(self, record: Record, size: int) -> None:
-        """The record holds so many bytes more, or less. One that has gone is counted in no more."""
+        """The record holds so many bytes more, or less. A live one that has gone keeps no messages."""
         record.size_bytes += size
-        if record.id in self._records:
+        if record.id in self._records or record.id in self._older:
             self._bytes += size
             if self._bytes > self._max_bytes:
                 self._make_room()
+        elif record.ended is None:
+            _strip(record)  # nobody counts its bytes any more, so it has none
 
     def clear(self) -> None:
         """Forget those that have ended."""
-        for record in [each for each in self._records.values() if not each.is_live]:
-            self._remove(record)
-        while self._older:
-            self._forget_oldest()
+        for records in (self._records, self._older):
+            for record in [each for each in records.values() if not each.is_live]:
+                del records[record.id]
+                self._bytes -= record.size_bytes
 
     def _make_room(self) -> None:
         records = self._records
         while len(records) > self._max_records:
-            oldest = next(iter(records.values()))
-            ended = self._oldest_ended() if oldest.ended is None else oldest
-            if ended is None:
-                self._remove(oldest)
-            else:
-                del records[ended.id]
-                self._older[ended.id] = ended
+            gone = next(iter(records.values()))
+            if gone.ended is None:
+                gone = self._oldest_ended() or gone
+            del records[gone.id]
+            self._older[gone.id] = gone
             self.evicted += 1
         while self._older and (len(self._older) > MAX_OLDER or self._bytes > self._max_bytes):
             self._forget_oldest()
         while self._bytes > self._max_bytes:
             ended = self._oldest_ended()
             if ended is not None:
-                self._remove(ended)
+                del records[ended.id]
+                self._bytes -= ended.size_bytes
                 self.evicted += 1
-            elif not self._strip():
+            elif not self._strip_oldest():
                 return
 
     def _forget_oldest(self) -> None:
         _, gone = self._older.popitem(last=False)
         self._bytes -= gone.size_bytes
+        if gone.ended is None:
+            _strip(gone)
 
     def _oldest_ended(self) -> Record | None:
         for record in self._records.values():
@@ -113,17 +116,18 @@ class Ring:
                 return record
         return None
 
-    def _strip(self) -> bool:
+    def _strip_oldest(self) -> bool:
         """Whether there was a live call with messages to lose."""
         for record in self._records.values():
             if record.messages:
                 self._bytes -= record.size_bytes - BASE_BYTES
-                record.size_bytes = BASE_BYTES
-                record.left_out += len(record.messages)
-                record.messages.clear()
+                _strip(record)
                 return True
         return False
 
-    def _remove(self, record: Record) -> None:
-        del self._records[record.id]
-        self._bytes -= record.size_bytes
+
+def _strip(record: Record) -> None:
+    """Of a live call, no messages are kept."""
+    record.left_out += len(record.messages)
+    record.messages.clear()
+    record.size_bytes = BASE_BYTES

@@ -6,7 +6,7 @@ import pytest
 
 from app.loom.call import Direction, Event, HalfClosed, Status, StreamKind
 from app.loom.recording import recorder as recorder_module
-from app.loom.recording.duplicates import Duplicates
+from app.loom.recording.duplicates import MAX_COMPARED_BYTES, Duplicates
 from app.loom.recording.record import BASE_BYTES, Record
 from app.loom.recording.recorder import MAX_CALL_BYTES, MAX_MESSAGES, Recorder
 from app.loom.recording.redaction import PLACEHOLDER, Redaction
@@ -70,6 +70,12 @@ def test_secrets_are_gone_before_anything_is_kept_and_the_rest_stays_in_order() 
     assert plain.headers[2:] == ((b"x-id", b"1"), (b"x-id", b"2"))
 
 
+def test_a_secret_is_one_whatever_the_case_of_its_name() -> None:
+    sent = ((b"Authorization", b"s3cret"), (b"X-Key", b"s3cret"), (b"x-id", b"1"))
+    hidden = ((b"Authorization", PLACEHOLDER), (b"X-Key", PLACEHOLDER), (b"x-id", b"1"))
+    assert Redaction(["x-key"])(sent) == hidden
+
+
 def test_ids_are_not_used_again_after_a_restart() -> None:
     ids = {record.id for _ in range(2) for record in played(unary(1)).ring.newest_first()}
     assert len(ids) == 2
@@ -108,15 +114,31 @@ def test_what_is_not_listed_any_more_is_held_within_the_same_bytes_and_goes_firs
 
 
 def test_live_calls_alone_cannot_fill_the_memory() -> None:
-    recorder = Recorder(Ring(max_records=3, max_bytes=20_000))
+    told = Told()
+    recorder = Recorder(Ring(max_records=3, max_bytes=20_000), [told])
     for call in range(6):
         played([started(call), request(call, b"x" * 6_000)], recorder)
+    for call in range(6):  # those that are not listed any more, too
+        played([request(call, b"x" * 6_000, 1)], recorder)
     assert recorder.ring.size_bytes <= 20_000
     assert len(recorder.ring) == 3
-    assert sum(record.left_out for record in recorder.ring.newest_first()) >= 1
     played([ended(call) for call in range(6)], recorder)
     assert recorder.live == 0
-    assert recorder.ring.size_bytes == sum(record.size_bytes for record in recorder.ring.newest_first())
+    assert recorder.ring.size_bytes == sum(record.size_bytes for record in recorder.ring.held())
+    assert len(told.ends) == 6
+    assert sum(len(message.data) for record in told.ends for message in record.messages) <= 20_000
+    assert [record.left_out + len(record.messages) for record in told.ends] == [2] * 6
+
+
+def test_a_live_call_that_is_not_listed_any_more_is_held_whole_while_there_is_room() -> None:
+    recorder = Recorder(Ring(max_records=2))
+    for call in range(4):
+        played([started(call), request(call, b"x")], recorder)
+    played([response(0, b"y")], recorder)
+    oldest = list(recorder.ring.held())[-1]
+    assert [message.data for message in oldest.messages] == [b"x", b"y"]
+    recorder.ring.clear()
+    assert (len(recorder.ring), recorder.ring.older) == (2, 2)
 
 
 def test_an_endless_stream_keeps_how_it_began_and_its_newest_messages() -> None:
@@ -175,6 +197,15 @@ def test_identical_calls_in_flight_together_are_a_herd_with_its_cost() -> None:
     last = recorder.ring.newest_first()[0].herd
     assert last is not None
     assert last.calls == 1
+
+
+def test_a_herd_keeps_nothing_of_a_long_request_and_tells_them_apart_all_the_same() -> None:
+    recorder = Recorder(Ring(), duplicates=Duplicates())
+    for call, body in enumerate((b"a" * MAX_COMPARED_BYTES + b"b", b"a" * MAX_COMPARED_BYTES + b"b", b"a" * 9_000)):
+        played(unary(call, body)[:3], recorder)
+    herds = [record.herd for record in reversed(recorder.ring.newest_first())]
+    assert [herd.calls for herd in herds if herd is not None] == [2, 2, 1]
+    assert {len(herd.asked[1]) for herd in herds if herd is not None} == {32}
 
 
 def test_what_cannot_be_compared_is_in_no_herd() -> None:
