@@ -111,13 +111,13 @@ def from_line(line: bytes) -> tuple[Record, str | None, bytes | None]:
     """A record, the kind that it names, and the descriptors that it brings along. Raises `LineError`."""
     try:
         fields = json.loads(line)
-    except ValueError as error:
-        raise LineError("not JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise LineError("not JSON, or nested too deeply") from error
     if not isinstance(fields, dict):
         raise LineError("not a JSON object")
     try:
         return _record(fields)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, RecursionError) as error:
         raise LineError(f"not a record: {type(error).__name__} {error}") from error
 
 
@@ -126,6 +126,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     if not method.startswith("/"):
         method = "/" + method
     wall = datetime.fromisoformat(_microseconds(fields["timestamp"])).timestamp()
+    timestamp(wall)  # raises for what is, in UTC, in no year that can be written
     started = Started(
         call=0,
         at=0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -183,6 +184,7 @@ class SessionFile:
                 await loop.run_in_executor(self._writer, self._write, batch)
             except OSError as error:
                 self.dropped += len(batch)
+                self._told.clear()  # what was to tell of them may not be there
                 if not self._complained:
                     self._complained = True
                     logger.warning("%s: records are not written: %s", self._path, error.strerror)
@@ -231,13 +233,13 @@ class SessionFile:
         return line if schema_set is None else with_schema(line, schema_set)
 
     def _rotate(self) -> None:
-        os.close(self._file)
-        for number in range(MAX_FILES - 1, 1, -1):
-            older = _rotated(self._path, number - 1)
-            if older.exists():
-                older.replace(_rotated(self._path, number))
-        self._path.replace(_rotated(self._path, 1))
-        self._file = _open(self._path)
+        for number in range(MAX_FILES - 1, 0, -1):
+            newer = self._path if number == 1 else _rotated(self._path, number - 1)
+            with contextlib.suppress(FileNotFoundError):  # never there, or removed by somebody
+                newer.replace(_rotated(self._path, number))
+        # Closed last: where anything fails before, no number may be left behind that is another file's later.
+        rotated, self._file = self._file, _open(self._path)
+        os.close(rotated)
         self._told.clear()
 
 

@@ -178,6 +178,22 @@ def test_a_line_with_a_time_that_is_none_is_no_record(name: str, value: Any) -> 
         from_line(json.dumps({**ORIGINALS, name: value}).encode())
 
 
+@pytest.mark.parametrize(
+    "value", ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59.9999999Z", "never", 5]
+)
+def test_a_line_of_a_time_that_cannot_be_written_is_no_record(value: Any) -> None:
+    with pytest.raises(LineError, match="not a record"):
+        from_line(json.dumps({**ORIGINALS, "timestamp": value}).encode())
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 200_000, json.dumps(ORIGINALS | {"response": [{"json": "[" * 9_999}]}).encode()]
+)
+def test_a_line_that_is_nested_too_deeply_is_no_record(line: bytes) -> None:
+    with pytest.raises(LineError):
+        from_line(line)
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "a b"])
 def test_a_session_has_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SessionError, match="no session's name"):
@@ -250,6 +266,47 @@ async def test_a_line_that_the_disk_takes_in_part_is_no_part_of_the_next_one(
     found = load(path, 9)
     assert calls_of(found.records) == [2]
     assert [problem.partition(": ")[0] for problem in found.problems] == [f"{path}:1"]
+
+
+async def test_a_file_that_somebody_removed_is_made_anew_when_it_is_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    file = SessionFile(path, max_file_bytes=1)
+    recorder = Recorder(Ring(), [file])
+    for call in range(3):
+        for event in unary(call):
+            recorder(event)
+        await until(lambda: file._in_hand is None, "it is written")
+        if call == 0:
+            path.unlink()
+    await file.aclose()
+    assert file.dropped == 0
+    assert calls_of(load(path, 9).records) == [1, 2]
+
+
+async def test_a_rotation_that_fails_leaves_the_file_open_and_the_descriptors_are_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.jsonl"
+    file = SessionFile(path, schema_set=lambda _hash: b"set", max_file_bytes=1)
+    recorder = Recorder(Ring(), [file], schema_of=lambda _method: "hash")
+    real, refused = session_module._open, [OSError(30, "Read-only file system")]
+
+    def opened(path: Path) -> int:
+        if refused:
+            raise refused.pop()
+        return real(path)
+
+    monkeypatch.setattr(session_module, "_open", opened)
+    for call in range(3):
+        for event in unary(call):
+            recorder(event)
+        await until(lambda: file._in_hand is None, "it is written, or given up")
+        os.fstat(file._file)
+    await file.aclose()
+    assert file.dropped == 1
+    found = load(path, 9)
+    assert calls_of(found.records) == [0, 2]
+    assert found.schemas == [b"set"] * 2
 
 
 async def test_large_records_are_written_in_their_turn(tmp_path: Path) -> None:
