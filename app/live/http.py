@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import httptools
 
 CONNECT_TIMEOUT_S: Final = 2.0
+MAX_ADDRESSES: Final = 4
 _CHUNK_BYTES: Final = 65_536
 
 
@@ -96,12 +98,25 @@ class Answer:
         self._is_whole = True
 
 
+async def _connected(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """By the first of its addresses that takes it. Raises `OSError`."""
+    # Asked for here: where uvloop looks a name up to connect, and that is cancelled, its failure is left to nobody.
+    found = await asyncio.get_running_loop().getaddrinfo(*place, type=socket.SOCK_STREAM)
+    refused: OSError = OSError("it has no address")
+    for *_, address in found[:MAX_ADDRESSES]:
+        try:
+            return await asyncio.open_connection(str(address[0]), int(address[1]))
+        except OSError as error:
+            refused = error
+    raise refused
+
+
 @contextlib.asynccontextmanager
 async def asked(place: Place, request: bytes) -> AsyncIterator[Answer]:
     """The answer to a request, on a connection of its own. Raises `HttpError`."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(*place)
+            reader, writer = await _connected(place)
     except TimeoutError:
         raise HttpError(f"no connection to {place.host}:{place.port} within {CONNECT_TIMEOUT_S:g} s") from None
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -136,6 +137,34 @@ async def test_one_that_has_never_been_there_is_not_shown_and_one_that_has_gone_
             time.now += FRESH_S + 0.1
             assert one.latest is not None
             assert not one.latest.up
+
+
+async def test_a_name_with_several_addresses_is_reached_by_the_one_that_answers() -> None:
+    async def serve(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + chunk(said("sample", sample())))
+
+    async with serving(serve) as fake:  # on 127.0.0.1 alone
+        fake.place = Place("localhost", fake.place.port)
+        one = peer(fake)
+        async with following(one):
+            await until(lambda: one.latest is not None, "it is heard", PATIENCE_S)
+
+
+async def test_one_whose_name_nobody_knows_is_tried_again_and_disturbs_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    async def unknown(*_: object, **__: object) -> list[object]:
+        nonlocal tries
+        tries += 1
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    one = Peer("other", Place("nobody.invalid", 80), "app", lambda *_: None)
+    async with following(one):
+        await until(lambda: tries >= 3, "it is tried again", PATIENCE_S)
+    assert one.latest is None
 
 
 async def test_one_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
