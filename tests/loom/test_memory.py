@@ -28,7 +28,10 @@ KEPT_BYTES = Limits().messages_bytes + MAX_BYTES
 """What Loom may keep of messages under way and of calls that went by."""
 SLACK_BYTES = 100_000_000
 """What else a burst may take, such as the allocator's own."""
-TIMEOUT_S = 120.0
+FLAT_BYTES = 40_000_000
+"""Of a stream of 131 MB: what is kept of it, and what a process takes when it first does something. `make bench` has
+the figure."""
+TIMEOUT_S = 100.0
 _RESPONSES = re.compile(r'^loom_messages_total\{direction="response"\} (\S+)$', re.MULTILINE)
 _WIDEST = 2**31 - 1
 RULES = {"rules": [{"method": "*", "headers": {"delete": ["x-nowhere"]}}]}
@@ -76,7 +79,7 @@ async def test_memory_stays_flat_behind_a_reader_that_stops_and_the_backend_is_b
             await asyncio.sleep(0.3)
         assert 0 < moved < number / 2
         assert not backend.seen[0].done.is_set()
-        assert process.memory_info().rss - before < 20_000_000
+        assert process.memory_info().rss - before < FLAT_BYTES
         caller.writer.transport.resume_reading()  # type: ignore[attr-defined]
         received = 0
         while received < number * size:
@@ -84,7 +87,7 @@ async def test_memory_stays_flat_behind_a_reader_that_stops_and_the_backend_is_b
             assert piece
             received += len(piece)
         await eventually(lambda: at_least(number, http))
-        assert process.memory_info().rss - before < 20_000_000
+        assert process.memory_info().rss - before < FLAT_BYTES
         assert await running.end() == 0
 
 
