@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final, get_args
 
 from app.live.lane import MAX_WAITS, End, On
 from app.live.recorder import MAX_LANES
 
 MAX_CHARS: Final = 64
+MAX_NUMBER: Final = 1e15
 _ENDS: Final = frozenset(get_args(End))
 _ONS: Final = frozenset(get_args(On))
 
@@ -51,7 +51,7 @@ def _few(values: Any, most: int) -> list[Any]:
 
 
 def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -MAX_NUMBER <= value <= MAX_NUMBER:
         raise ValueError("no number")
     return value
 

@@ -67,7 +67,7 @@ class Answer:
                 raise HttpError("the connection was closed before the end of the answer")
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 raise HttpError("what answered is no HTTP server") from None
             pieces, self._pieces = self._pieces, []
             for piece in pieces:
@@ -119,8 +119,10 @@ async def asked(place: Place, request: bytes) -> AsyncIterator[Answer]:
             reader, writer = await _connected(place)
     except TimeoutError:
         raise HttpError(f"no connection to {place.host}:{place.port} within {CONNECT_TIMEOUT_S:g} s") from None
-    except OSError as error:
-        raise HttpError(f"no connection to {place.host}:{place.port}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
+        raise HttpError(
+            f"no connection to {place.host}:{place.port}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     try:
         writer.write(request)
         yield Answer(reader)

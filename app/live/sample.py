@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ TIERS: Final = ("l1", "l2", "origin", "stale")
 """Where an answer came from that no other caller brought."""
 QUANTILES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 MAX_MODE_CHARS: Final = 32
+MAX_COUNT: Final = 1e15
+"""More is no count, and sums of what is less are numbers that JSON has."""
 FACTOR_SAMPLES: Final = 60
 """So many samples the stampede factor looks back: a minute."""
 
@@ -146,8 +147,8 @@ class StampedeFactor:
 
 
 def _count(value: object) -> float:
-    """Raises `ValueError` for what is no finite number from 0."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    """Raises `ValueError` for what is no number from 0 to `MAX_COUNT`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
         raise ValueError("no count")
     return value
 

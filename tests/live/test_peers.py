@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.live import peers as peers_module
-from app.live.http import Place
+from app.live.http import HttpError, Place, asked
 from app.live.peers import FRESH_S, MAX_EVENT_BYTES, Peer, Peers
 from app.live.sample import Sample
 from tests.faults.polling import until
@@ -182,11 +182,12 @@ async def test_one_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.Mo
     [
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno",
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
         HEAD + chunk(b"x" * 65_536) * (MAX_EVENT_BYTES // 65_536 + 1),
         HEAD + b"zz\r\n",
         b"",
     ],
-    ids=["no HTTP", "503", "an event without end", "a broken chunk", "nothing"],
+    ids=["no HTTP", "503", "another protocol", "an event without end", "a broken chunk", "nothing"],
 )
 async def test_one_that_talks_nonsense_is_asked_again_and_shown_when_it_makes_sense(answer: bytes) -> None:
     async def serve(writer: asyncio.StreamWriter) -> None:
@@ -220,6 +221,7 @@ async def test_one_that_talks_nonsense_is_asked_again_and_shown_when_it_makes_se
         said("stampede", {**PICTURE, "key": "<script>" * 20}),
         said("stampede", {**PICTURE, "lanes": [{**LANE, "end": "<b>"}]}),
         said("stampede", {**PICTURE, "took_ms": None}),
+        said("stampede", {**PICTURE, "took_ms": 10**400}),
         said("mystery", {}),
     ],
 )
@@ -235,6 +237,12 @@ async def test_an_event_that_is_none_says_nothing_and_the_next_is_heard(event: b
     assert one.latest is not None
     assert one.latest.requests == 77.0
     assert (len(fake.asked), drawn) == (1, [])
+
+
+async def test_one_whose_name_no_host_can_have_is_no_answer() -> None:
+    with pytest.raises(HttpError, match="no connection to a..b:80"):
+        async with asked(Place("a..b", 80), b""):
+            pytest.fail("who answered?")
 
 
 async def test_when_nobody_looks_any_more_its_connection_is_closed() -> None:

@@ -60,6 +60,8 @@ def test_what_one_tells_another_understands() -> None:
         {"loads_s": -1},
         {"loads_s": math.nan},
         {"loads_s": math.inf},
+        {"loads_s": 10**400},
+        {"least_loads_s": 1e308},
         {"loads_s": "many"},
         {"loads_s": True},
         {"in_flight": None},
