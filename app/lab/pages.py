@@ -49,7 +49,7 @@ def html(outcomes: Sequence[Outcome], command: Sequence[str]) -> str:
     options = outcomes[0].options
     facts = [
         ("Experiments", ", ".join(outcome.experiment.name for outcome in outcomes)),
-        ("Length", "quick: fewer draws, wider intervals" if options.quick else "full"),
+        ("Length", "quick: less of each, smaller fleets, wider intervals" if options.quick else "full"),
         ("Seed", f"{options.seed}"),
         ("Began", f"{outcomes[0].began:%Y-%m-%d %H:%M:%S} UTC"),
         ("Version", f"stampede {__version__}"),

@@ -178,7 +178,9 @@ class Stage:
 
 def _outcome(sources: Counter[str]) -> str:
     """How many loads, and what went wrong."""
-    known = sources["origin"]
+    loads = sources["origin"]
     failed = {what: n for what, n in sources.items() if what not in ("l1", "l2", "origin", "shared", "stale")}
-    told = f"loaded it {'once' if known == 1 else f'{known} times'}"
+    told = "answered nobody"
+    if len(failed) < len(sources):
+        told = f"loaded it {'once' if loads == 1 else f'{loads} times'}"
     return told + "".join(f", {n} got {what}" for what, n in failed.items())

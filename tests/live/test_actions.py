@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from app.embedded.replica import Replica
 from app.live.actions import ACTIONS, ActionError, Nothing
 from app.live.controller import Controller
 from app.live.recorder import LEAST_CALLERS
-from app.live.stage import Done, Stage
+from app.live.stage import Done, Stage, _outcome
 from app.settings import Mode
 from tests.faults.conftest import Run, run
 from tests.faults.polling import until
@@ -95,6 +96,19 @@ def test_a_turn_that_does_not_come_is_told_as_that() -> None:
     with stage.turn():
         stage.let.set()
         assert stage.do("redis_away", Nothing()).mark == "Done"
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ({"origin": 1, "shared": 19}, "loaded it once"),
+        ({"origin": 12, "l2": 8}, "loaded it 12 times"),
+        ({"l1": 19, "timeout": 1}, "loaded it 0 times, 1 got timeout"),
+        ({"status 404": 20}, "answered nobody, 20 got status 404"),
+    ],
+)
+def test_a_stampede_is_told_by_its_loads_and_by_what_went_wrong(sources: dict[str, int], told: str) -> None:
+    assert _outcome(Counter(sources)) == told
 
 
 class Page:

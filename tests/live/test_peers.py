@@ -240,7 +240,7 @@ async def test_an_event_that_is_none_says_nothing_and_the_next_is_heard(event: b
 
 
 async def test_one_whose_name_no_host_can_have_is_no_answer() -> None:
-    with pytest.raises(HttpError, match="no connection to a..b:80"):
+    with pytest.raises(HttpError, match=r"no connection to a\.\.b:80"):
         async with asked(Place("a..b", 80), b""):
             pytest.fail("who answered?")
 

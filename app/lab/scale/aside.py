@@ -50,9 +50,9 @@ def aside(jobs: Sequence[Job]) -> Iterator[Aside]:
     try:
         yield Aside(receiver)
     finally:
-        receiver.close()
-        process.terminate()
+        process.terminate()  # before the pipe is closed: it may be about to send
         process.join()
+        receiver.close()
 
 
 def _run(sender: Connection, jobs: Sequence[Job]) -> None:
