@@ -12,6 +12,7 @@ import { WINDOW_S } from "./samples.js";
 const HEIGHT = 190;
 const FONT = "11px system-ui, sans-serif";
 const LEAST_S = 60; // a page that has just been opened shows less than the window
+const EDGE = 0.05;
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 const DASHES = [[], [6, 4], [2, 3], [10, 3, 2, 3]];
 
@@ -149,7 +150,7 @@ export class Chart {
           size: 26,
           space: 64,
           incrs: [10, 30, 60],
-          values: (_, times, __, ___, step) => times.map((at) => clock(at).slice(0, step < 60 ? 8 : 5)),
+          values: (_, times, __, ___, step) => this.#times(times, step),
         }),
         axis({
           grid: definition.log ? tens : grid,
@@ -162,6 +163,12 @@ export class Chart {
       series: [{}, ...this.#lines.map(({ app, dash }) => line(() => paint(color(app)), dash))],
       hooks: { setCursor: [(plot) => this.#show(plot.cursor.idx ?? null)] },
     };
+  }
+
+  // Without what would be cut off at the right edge.
+  #times(times, step) {
+    const [from, to] = this.#span();
+    return times.map((at) => (to - at < EDGE * (to - from) ? null : clock(at).slice(0, step < 60 ? 8 : 5)));
   }
 
   #span() {
