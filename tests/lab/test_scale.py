@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -177,3 +178,22 @@ def test_tables_and_charts_are_made_of_any_run(quick: Outcome, alone: Outcome) -
     assert pages.memory_table(quick, float("nan")).rows[-1].cells[-1] == "–"
     for chart in (pages.load_chart(quick), pages.redis_chart(quick)):
         assert "Redis fails over" in chart.svg
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:
+    """Loads in the air included, whose leases are to be given back."""
+
+    def interrupt(share: float, doing: str) -> None:
+        raise KeyboardInterrupt
+
+    complaints: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "asyncio.BaseEventLoop.call_exception_handler", lambda _, told: complaints.append(told["message"])
+        )
+        with pytest.raises(KeyboardInterrupt):
+            simulate(replace(TINY, load_s=1.0), 1, interrupt)
+        gc.collect()
+    assert complaints == []
+    assert not recwarn.list
+    assert gc.isenabled()

@@ -41,11 +41,16 @@ class Aside:
 
 @contextmanager
 def aside(jobs: Sequence[Job]) -> Iterator[Aside]:
-    """Begun; it ends with the context at the latest."""
+    """Begun; it ends with the context at the latest. To be entered in the main thread, as signals are its business."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(sender, jobs), name="simulation", daemon=True)
-    process.start()
+    # Ctrl-C is for the parent, which ends this process; what is ignored stays so in what is started meanwhile.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, handler)
     sender.close()
     try:
         yield Aside(receiver)
@@ -56,6 +61,5 @@ def aside(jobs: Sequence[Job]) -> Iterator[Aside]:
 
 
 def _run(sender: Connection, jobs: Sequence[Job]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     for job in jobs:
         sender.send(simulate(job.plan, job.seed, reads_seed=job.reads_seed))

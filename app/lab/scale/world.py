@@ -86,6 +86,15 @@ class _World:
         self._outcome = Outcome(plan, seed)
 
     async def run(self) -> Outcome:
+        """From the first read to the last answer; nothing of it is left, however it ends."""
+        try:
+            await self._run()
+        finally:
+            for replica in self._serving:
+                await replica.crash()
+        return self._outcome
+
+    async def _run(self) -> None:
         for replica in self._serving:
             replica.start()
         await asyncio.sleep(SETTLE_S)
@@ -104,9 +113,6 @@ class _World:
         self._outcome.loads = [(at - self._began_at, key) for at, key in self._origin.loads]
         self._outcome.most_at_once = self._origin.most_at_once
         self._outcome.longest_announcement_s = self._origin.longest_announcement_s
-        for replica in self._serving:
-            await replica.aclose()
-        return self._outcome
 
     async def _until(self, at: float) -> None:
         await asyncio.sleep(self._began_at + at - self._loop.time())
