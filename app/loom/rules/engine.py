@@ -11,7 +11,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from app.loom.call import Direction, Headers
 from app.loom.rules.model import Abort, HeaderEdits, Path, Rule
@@ -79,12 +79,15 @@ class CallRules:
             empty.ParseFromString(data)
         except DecodeError as error:
             raise MutationError(f"the bytes are no {empty.DESCRIPTOR.full_name}") from error
-        for rule in self._of(direction):
-            for path in rule.delete:
-                _delete(empty, path, rule)
-            for path, value in rule.set:
-                _set(empty, path, value, rule)
-        return empty.SerializeToString()
+        try:
+            for rule in self._of(direction):
+                for path in rule.delete:
+                    _delete(empty, path, rule)
+                for path, value in rule.set:
+                    _set(empty, path, value, rule)
+            return empty.SerializeToString()
+        except (EncodeError, ValueError) as error:  # proto2 has fields that must be there
+            raise MutationError(str(error)) from error
 
     def _of(self, direction: Direction) -> list[Rule]:
         return [rule for rule in self.rules if rule.direction in (None, direction)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 
 from app.loom.call import Direction, Headers, Status
 from app.loom.rules.engine import CallRules, MutationError, Ruleset
@@ -145,3 +146,14 @@ def test_faults_add_up_and_a_share_is_drawn_for_each_call() -> None:
     assert ruleset.for_call("/b.S/M").delay_s == pytest.approx(0.15)
     assert bool(ruleset)
     assert not Ruleset()
+
+
+def test_a_message_that_would_lack_what_its_type_requires_is_left_as_it_was() -> None:
+    file = FileDescriptorProto(name="old.proto", package="old", syntax="proto2")
+    field = file.message_type.add(name="Old").field.add(name="name", number=1)
+    field.type, field.label = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.LABEL_REQUIRED
+    old = Schema([file]).type_named("old.Old")
+    assert old is not None
+    with pytest.raises(MutationError, match="missing required fields: name"):
+        rules({"delete": ["name"]}).message(Direction.REQUEST, b"\n\x01a", new_message(old))
+    assert rules({"set": {"name": "b"}}).message(Direction.REQUEST, b"\n\x01a", new_message(old)) == b"\n\x01b"
