@@ -169,6 +169,8 @@ def inspector(
             shown = dict(await replay(found, edited)) if replay else {}
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
+        except RecursionError as error:
+            raise HTTPException(400, "nested too deeply") from error
         return JSONResponse(shown)
 
     async def reread(_: Request) -> Response:

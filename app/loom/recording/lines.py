@@ -122,7 +122,7 @@ def from_line(line: bytes) -> tuple[Record, str | None, bytes | None]:
 
 
 def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None]:
-    method = str(fields["method"])
+    method = _text(fields["method"])
     if not method.startswith("/"):
         method = "/" + method
     wall = datetime.fromisoformat(_microseconds(fields["timestamp"])).timestamp()
@@ -133,13 +133,13 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
         wall=wall,
         connection=0,
         stream=0,
-        peer=str(fields.get("peer", "")),
+        peer=_text(fields.get("peer", "")),
         method=method,
-        authority=str(fields.get("authority", "")),
+        authority=_text(fields.get("authority", "")),
         headers=(),
         timeout_s=None if fields.get("timeoutMs") is None else _seconds(fields, "timeoutMs"),
     )
-    record = Record(str(fields["id"]), started, _headers(fields.get("metadata")))
+    record = Record(_text(fields["id"]), started, _headers(fields.get("metadata")))
     record.response_headers = _headers(fields.get("responseMetadata"))
     status = _status(fields)
     messages = [
@@ -158,7 +158,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
     record.size_bytes += sum(len(each.data) + MESSAGE_BYTES for each in kept) + sum(map(len, record.texts.values()))
     record.left_out = int(fields.get("messagesLeftOut", 0))
     record.requests, record.responses = (len(record.of(direction)) for direction in _DIRECTIONS.values())
-    record.schema = None if fields.get("schema") is None else str(fields["schema"])
+    record.schema = None if fields.get("schema") is None else _text(fields["schema"])
     record.altered = tuple(_altered(each) for each in fields.get("mutations") or ())
     if fields.get("sameInFlight"):
         record.herd = Herd(0)
@@ -168,7 +168,7 @@ def _record(fields: Mapping[str, Any]) -> tuple[Record, str | None, bytes | None
         at=_seconds(fields, "durationMs"),
         ending=Ending(fields.get("ending", Ending.TRAILERS.value)),
         status=status,
-        message=str(fields.get("grpcMessage") or fields.get("error") or ""),
+        message=_text(fields.get("grpcMessage") or fields.get("error") or ""),
         trailers=_headers(fields.get("trailers")),
         http_status=_code(fields, "httpStatus"),
         reset_code=_code(fields, "resetCode"),
@@ -226,6 +226,11 @@ def _json(fields: Mapping[str, Any]) -> str:
         raise TypeError("of a message whose json is no string")
     json.loads(text)
     return text
+
+
+def _text(value: object) -> str:
+    """Without halves of surrogate pairs, which JSON can tell of and no UTF-8 can."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _seconds(fields: Mapping[str, Any], name: str) -> float:

@@ -194,6 +194,14 @@ def test_a_line_that_is_nested_too_deeply_is_no_record(line: bytes) -> None:
         from_line(line)
 
 
+def test_what_no_utf8_can_tell_is_told_as_its_escape() -> None:
+    half = {name: "\ud800" for name in ("id", "method", "peer", "authority", "grpcMessage", "schema")}
+    record, _, _ = from_line(json.dumps(ORIGINALS | half).encode())
+    line = to_line(record, record.kind())
+    assert line.decode("utf-8").count(r"\\ud800") == len(half) + 1  # the error is the message again
+    assert same(from_line(line)[0], record)
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "a b"])
 def test_a_session_has_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SessionError, match="no session's name"):
