@@ -14,6 +14,8 @@ INTERVAL_S: Final = 0.2
 """Between two batches of one subscriber."""
 MAX_PENDING: Final = 1_000
 """Most records that wait for a subscriber; where more change, the oldest are left out of the batch, and counted."""
+MAX_PENDING_BYTES: Final = 64 << 20
+"""By estimate, of the records that wait: the ring may have let go of them, and a subscriber may have stopped reading."""
 MAX_SUBSCRIBERS: Final = 32
 
 
@@ -74,20 +76,22 @@ class Subscriber:
         self._interval_s = interval_s
         self._max_pending = max_pending
         self._tell = tell
-        self._pending: OrderedDict[str, Record] = OrderedDict()
+        self._pending: OrderedDict[str, tuple[Record, int]] = OrderedDict()
+        """With what each was counted as."""
+        self._pending_bytes = 0
         self._left_out = 0
         self._ready = asyncio.Event()
         self._closed = False
 
     def put(self, record: Record) -> None:
-        pending = self._pending
-        if record.id in pending:
-            pending.move_to_end(record.id)
-            return
-        if len(pending) >= self._max_pending:
-            pending.popitem(last=False)
+        pending, size = self._pending, record.size_bytes
+        before = pending.pop(record.id, None)
+        pending[record.id] = record, size
+        self._pending_bytes += size if before is None else size - before[1]
+        while len(pending) > self._max_pending or (self._pending_bytes > MAX_PENDING_BYTES and len(pending) > 1):
+            _, (_, gone) = pending.popitem(last=False)
+            self._pending_bytes -= gone
             self._left_out += 1
-        pending[record.id] = record
         if not self._ready.is_set():
             self._ready.set()
 
@@ -109,8 +113,8 @@ class Subscriber:
             await asyncio.sleep(self._interval_s)  # what comes meanwhile is of this batch
         if self._closed:
             raise StopAsyncIteration
-        batch = Batch(tuple(self._pending.values()), self._left_out)
-        self._pending, self._left_out = OrderedDict(), 0
+        batch = Batch(tuple(record for record, _ in self._pending.values()), self._left_out)
+        self._pending, self._pending_bytes, self._left_out = OrderedDict(), 0, 0
         self._ready.clear()
         self._tell(None, batch.left_out)
         return batch

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from app.loom.recording import feed as feed_module
 from app.loom.recording.feed import MAX_SUBSCRIBERS, Batch, Feed, Subscriber, TooManySubscribersError
 from app.loom.recording.recorder import Recorder
 from app.loom.recording.ring import Ring
@@ -49,6 +50,24 @@ async def test_a_subscriber_that_is_too_slow_gets_the_newest_and_is_told_how_man
     assert [each.id.rpartition("-")[2] for each in batch.records] == ["7", "8", "9"]
     assert batch.left_out == 7
     assert feed.left_out == 7
+
+
+async def test_what_waits_for_a_subscriber_that_has_stopped_is_bounded_by_bytes_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed_module, "MAX_PENDING_BYTES", 25_000)
+    feed = Feed(interval_s=0)
+    recorder = Recorder(Ring(), [feed])
+    async with feed.subscribe() as stopped:
+        for call in range(4):
+            for event in unary(call, bytes(8_000)):
+                recorder(event)
+        batch = await anext(stopped)
+        assert [each.id.rpartition("-")[2] for each in batch.records] == ["2", "3"]
+        assert batch.left_out == 2
+        for event in unary(9, bytes(30_000)):
+            recorder(event)
+        assert len((await anext(stopped)).records) == 1  # one is told of, whatever its size
 
 
 async def test_closing_ends_every_iteration_and_subscribers_are_bounded() -> None:

@@ -195,7 +195,7 @@ def test_a_line_that_is_nested_too_deeply_is_no_record(line: bytes) -> None:
 
 
 def test_what_no_utf8_can_tell_is_told_as_its_escape() -> None:
-    half = {name: "\ud800" for name in ("id", "method", "peer", "authority", "grpcMessage", "schema")}
+    half = dict.fromkeys(("id", "method", "peer", "authority", "grpcMessage", "schema"), "\ud800")
     record, _, _ = from_line(json.dumps(ORIGINALS | half).encode())
     line = to_line(record, record.kind())
     assert line.decode("utf-8").count(r"\\ud800") == len(half) + 1  # the error is the message again
