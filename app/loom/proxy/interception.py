@@ -20,7 +20,7 @@ class CallInterception(Protocol):
         """The status and message by which the call is answered, unseen by the backend. Asked after `hold`."""
 
     def headers(self, direction: Direction, headers: Headers) -> Headers:
-        """As they are to be sent on: of a request, of a response, and of its trailers."""
+        """As they are to be sent on: of a request, and of a response; its trailers stay."""
 
     def rewrites(self, direction: Direction) -> bool:
         """Whether messages that way are to be shown to `message`. Asked after `hold`."""

@@ -15,7 +15,7 @@ INTERVAL_S: Final = 0.2
 MAX_PENDING: Final = 1_000
 """Most records that wait for a subscriber; where more change, the oldest are left out of the batch, and counted."""
 MAX_PENDING_BYTES: Final = 64 << 20
-"""By estimate, of the records that wait: the ring may have let go of them, and a subscriber may have stopped reading."""
+"""By estimate, of the records that wait: the ring may have let go of them, and a subscriber may read no more."""
 MAX_SUBSCRIBERS: Final = 32
 
 
