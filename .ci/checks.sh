@@ -115,6 +115,7 @@ live_page_shows_samples() {
   head_has "^content-security-policy: default-src 'none'; script-src 'self'"
   curl -sS -N --max-time 4 "$HTTP/events" >"$WORK/body" 2>"$WORK/head" || [ $? -eq 28 ]
   body_has '^event: hello'
+  body_has '"links": ?\[\{"title": ?"Grafana"'
   body_has '^data: \{"at":[0-9.]+,"apps":\{"app":\{"mode":"full","up":true'
 }
 

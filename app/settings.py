@@ -228,6 +228,10 @@ class Settings(BaseSettings):
         description="Other applications, or replicas, that the live page shows beside this one, as in "
         "`app-unprotected=http://host:8080,app=http://host:8081`; those of one name are added up, `app` is this one's.",
     )
+    live_links: str = Field(
+        "",
+        description="Other pages that the live page links to, as in `Grafana=http://localhost:3000`; commas between.",
+    )
     live_reports_dir: str = Field(
         "", description="Folder whose reports of scenarios, lab and demo the live page links to; empty for none."
     )
@@ -268,11 +272,11 @@ class Settings(BaseSettings):
             raise ValueError("must be redis://user:password@host:port/number, special characters percent-encoded")
         return url
 
-    @field_validator("live_peers")
+    @field_validator("live_peers", "live_links")
     @classmethod
-    def _are_peers(cls, peers: str) -> str:
-        _named_urls(peers)
-        return peers
+    def _are_named_urls(cls, urls: str) -> str:
+        _named_urls(urls)
+        return urls
 
     @field_validator("live_controls_url")
     @classmethod
@@ -291,6 +295,11 @@ class Settings(BaseSettings):
     def peers(self) -> list[tuple[str, str]]:
         """The name and URL of each peer of the live page."""
         return _named_urls(self.live_peers)
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        """The title and URL of each page that the live page links to."""
+        return _named_urls(self.live_links)
 
     @property
     def grpc_tokens_by_name(self) -> dict[str, str]:
@@ -333,7 +342,7 @@ def _named_urls(text: str) -> list[tuple[str, str]]:
             raise ValueError(f"entry {number} must read name=http://host:port, the name of letters, digits and dashes")
         found.append((name, url))
     if len(found) > _MAX_PEERS:
-        raise ValueError(f"at most {_MAX_PEERS} peers, there are {len(found)}")
+        raise ValueError(f"at most {_MAX_PEERS} entries, there are {len(found)}")
     return found
 
 

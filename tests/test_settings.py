@@ -67,6 +67,7 @@ BAD = {
         *(f"a=http://u:{SECRET}@h", "a=http://h:99999", "a=http://[::1", "a" * 33 + "=http://h:1"),
         ",".join(f"a{number}=http://h:1" for number in range(17)),
     ],
+    "LIVE_LINKS": [SECRET, f"a b=http://{SECRET}:1", "a=javascript:alert(1)", "Loom=http://h:1/path"],
     "LIVE_CONTROLS_URL": [SECRET, "https://h:1", "http://h:99999", f"http://u:{SECRET}@h", "http://h/path"],
     "LIVE_CONTROLS_TOKEN": [SECRET[:3], f"{SECRET}-0123456789 ", f"{SECRET}-0123456789\n", "x" * 257],
     "DRAIN_DELAY_S": ["-1", "301", "nan"],
@@ -233,6 +234,11 @@ def test_peers_are_read_by_name_in_their_order_and_a_name_may_stand_for_several(
         ("app", "http://[::1]:2/"),
         ("app-unprotected", "http://b_c.d"),
     ]
+
+
+def test_links_are_read_by_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_LIVE_LINKS", "Grafana=http://localhost:3000,Loom=http://localhost:9998")
+    assert load_settings().links == [("Grafana", "http://localhost:3000"), ("Loom", "http://localhost:9998")]
 
 
 def test_tokens_are_read_by_their_clients_names_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def live_routes(
     if settings.live_controls_url:
         controls = Controls(Place.of(settings.live_controls_url), token, live.hub.mark)
     reports = Reports(Path(settings.live_reports_dir) if settings.live_reports_dir else None)
-    greeting = Greeting(__version__, settings.mode.value, INTERVAL_S, controls, reports)
+    greeting = Greeting(__version__, settings.mode.value, INTERVAL_S, controls, reports, settings.links)
     here = Here(service, loader.expire, repository, settings.database_statement_timeout_s)
     return [
         page_routes(),

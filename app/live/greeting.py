@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from app.live.actions import ACTIONS
@@ -13,12 +14,21 @@ from app.live.reports import Reports
 class Greeting:
     """Who this is, what can be done, and what else there is to see."""
 
-    def __init__(self, version: str, mode: str, interval_s: float, controls: Controls | None, reports: Reports) -> None:
+    def __init__(
+        self,
+        version: str,
+        mode: str,
+        interval_s: float,
+        controls: Controls | None,
+        reports: Reports,
+        links: Sequence[tuple[str, str]],
+    ) -> None:
         self._version = version
         self._mode = mode
         self._interval_s = interval_s
         self._controls = controls
         self._reports = reports
+        self._links = [{"title": title, "url": url} for title, url in links]
 
     async def fields(self) -> dict[str, Any]:
         """As the page gets it."""
@@ -35,5 +45,5 @@ class Greeting:
             "interval_s": self._interval_s,
             "controls": controls,
             "reports": await asyncio.to_thread(self._reports.listed),
-            "links": [] if state is None else state.get("links", []),
+            "links": [*self._links, *([] if state is None else state.get("links", []))],
         }

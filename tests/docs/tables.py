@@ -58,7 +58,7 @@ def metrics() -> str:
 
 def loom_metrics() -> str:
     """Every metric of Loom's own."""
-    return _metrics(vars(LoomMetrics()).values())
+    return _metrics(LoomMetrics().registry._collector_to_names)
 
 
 def _metrics(collectors: Iterable[object]) -> str:
