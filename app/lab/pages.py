@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from app.report.html import Block, Commands, Facts, Highlight, Highlights, Page,
 from app.report.machine import machine, packages
 from app.report.table import Row, Table
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 STYLES = {Standing.HOLDS: None, Standing.BROKEN: "bold red", Standing.NOT_REPRODUCED: "yellow"}
 
 
@@ -78,7 +80,7 @@ def _overview(outcomes: Sequence[Outcome]) -> Table:
         cells = [
             f"{standings.count(Standing.HOLDS)} of {len(standings) - lost}",
             f"{lost}",
-            f"{outcome.seconds:,.1f} s",
+            f"{outcome.seconds:,.1f}{NO_BREAK}s",
         ]
         rows.append(
             Row(f"{outcome.experiment.name}: {outcome.experiment.question}", cells, strong=not outcome.result.ok)
@@ -94,7 +96,7 @@ def _blocks(outcome: Outcome) -> list[Block]:
         [
             Row(
                 each.claim,
-                [each.expected, each.measured, each.bar, each.standing.value],
+                [_unbroken(each.expected), _unbroken(each.measured), _unbroken(each.bar), each.standing.value],
                 strong=each.standing is Standing.BROKEN,
             )
             for each in result.verdicts
@@ -110,3 +112,8 @@ def _blocks(outcome: Outcome) -> list[Block]:
         *reasons,
         *map(Paragraph, result.notes),
     ]
+
+
+def _unbroken(cell: str) -> str:
+    """With every sign and unit on the line of its number."""
+    return re.sub(r"(?<=[≤≥±]) |(?<=\d) (?=m?s\b)", NO_BREAK, cell)

@@ -29,6 +29,7 @@ def test_the_report_has_every_experiment_with_table_chart_and_verdicts_and_how_t
     overview = page.partition("<section>")[0]
     assert "<td>1 of 1</td><td>1</td>" in overview
     assert re.search(r"<tr class=strong><th scope=row>breaking: .*<td>0 of 1</td><td>0</td>", overview)
+    assert "<td>5,000\N{NO-BREAK SPACE}ms</td>" in page, "a unit stays on the line of its number"
     assert page.count("<svg") == 2
     assert re.search(r"1 of 2</strong><span>claims hold", page)
     assert not re.search(r"<script|https?://(?!www\.w3\.org/2000/svg)", page), "the page fetches nothing"
