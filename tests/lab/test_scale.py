@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.cache.loader import Loader
 from app.lab.errors import LabError
 from app.lab.result import Standing, Verdict
 from app.lab.scale import judgement, pages
@@ -178,6 +179,16 @@ def test_tables_and_charts_are_made_of_any_run(quick: Outcome, alone: Outcome) -
     assert pages.memory_table(quick, float("nan")).rows[-1].cells[-1] == "–"
     for chart in (pages.load_chart(quick), pages.redis_chart(quick)):
         assert "Redis fails over" in chart.svg
+
+
+def test_a_read_that_fails_for_whatever_reason_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Loader, key: str) -> None:
+        raise ZeroDivisionError(key)
+
+    monkeypatch.setattr(Loader, "read", broken)
+    plan = replace(TINY, phases=(Phase("warm-up", 1.0),), writes_a_s=0.0, crashes=0, failover_at_s=None)
+    outcome = simulate(plan, seed=1)
+    assert outcome.failed == {"ZeroDivisionError": outcome.whole.reads}
 
 
 def test_a_run_that_is_interrupted_leaves_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:

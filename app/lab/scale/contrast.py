@@ -13,6 +13,7 @@ from app.lab.scale.theory import loads_a_life
 from app.settings import Mode
 
 TOGETHER_S = 1.0
+"""Longer than a load takes, and far shorter than a life."""
 
 
 def singleflight(plan: Plan) -> Plan:
