@@ -76,7 +76,7 @@ async def session(tmp_path: Path) -> Path:
             with pytest.raises(grpc.aio.AioRpcError):
                 await channel.unary_unary("/test.Interop/Unary")(b"ask", metadata=(("x-status", "5"),))
             with pytest.raises(grpc.aio.AioRpcError):
-                await channel.unary_unary("/test.Interop/Sleep")(b"ask", timeout=0.2)
+                await channel.unary_unary("/test.Interop/Sleep")(b"ask", timeout=1.0)
             backend.arrived.clear()
             cancelled = channel.unary_unary("/test.Interop/Sleep")(b"ask")
             await asyncio.wait_for(backend.arrived.wait(), WAIT_S)
@@ -101,7 +101,7 @@ async def test_calls_of_all_kinds_come_out_the_same_and_the_backend_gets_what_it
     assert backend.seen[1].requests == [b"ask"]
     assert backend.seen[2].requests == [b"a", b"bc"]
     assert backend.seen[6].time_remaining is not None
-    assert backend.seen[6].time_remaining < 1
+    assert backend.seen[6].time_remaining < 2
 
 
 def recorded(*events: Any) -> Record:
