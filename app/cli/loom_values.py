@@ -17,6 +17,7 @@ from app.loom.schema.files import from_descriptor_set, from_proto_dir
 from app.loom.schema.schema import Schema
 
 _NAME: Final = re.compile(r"[0-9a-z_.-]+")
+_ROTATED: Final = re.compile(r".*\.[0-9]")
 _METADATA_NAME: Final = re.compile(r"[0-9a-z_.-]+(?<!-bin)")
 _ADDRESS: Final = re.compile(r"(?:(?P<name>[^\[\]:]*)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 
@@ -45,6 +46,10 @@ def session_file(name: str) -> Path | None:
     """Where a session is kept, if one is."""
     if not name:
         return None
+    if _ROTATED.fullmatch(name):
+        raise CommandError(
+            f"--session: {name!r} ends as the files do that are rotated away; leave its end out", status=2
+        )
     try:
         return session_path(Path.home() / SESSIONS, name)
     except SessionError as error:

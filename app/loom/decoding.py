@@ -123,11 +123,13 @@ class Decoder:
 
 
 def exported(record: Record, decoder: Decoder) -> dict[str, Any]:
-    """A record in the session file's form, its messages decoded."""
-    fields = to_fields(record, decoder.kind(record))
+    """A record in the session file's form, its messages decoded. May be made in any thread."""
+    still = copy.copy(record)
+    still.messages = list(record.messages)  # a live one gets more meanwhile
+    fields = to_fields(still, decoder.kind(still))
     for name, direction in (("request", Direction.REQUEST), ("response", Direction.RESPONSE)):
-        for shown, kept in zip(fields[name], record.of(direction), strict=True):
-            shown["json"] = json.dumps(decoder.json(record, kept), ensure_ascii=False)
+        for shown, kept in zip(fields[name], still.of(direction), strict=True):
+            shown["json"] = json.dumps(decoder.json(still, kept), ensure_ascii=False)
     return fields
 
 

@@ -158,6 +158,8 @@ async def test_a_second_sigterm_does_not_wait_for_calls() -> None:
         (["--backend-tls", "--backend-tls-ca", __file__], "no certificate can be read"),
         (["--mutate", __file__], "test_command.py:1: not JSON"),
         (["--authority", "two words"], "--authority: 'two words' is no name"),
+        (["--session", "../up"], "--session: '../up' is no session's name"),
+        (["--session", "v1.2"], "--session: 'v1.2' ends as the files do"),
         (["--listen", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
         (["--ui", "192.0.2.1:9"], "can't listen on 192.0.2.1:9: "),
         (["--listen", "no-such-host.invalid:9"], "can't listen on no-such-host.invalid:9: "),

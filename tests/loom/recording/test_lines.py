@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.loom.call import Altered, Answered, Direction, Ended, Ending, Headers, Message, Started, Status, StreamKind
+from app.loom.decoding import Decoder, exported
 from app.loom.recording import memo as memo_module
 from app.loom.recording.lines import from_line, to_fields, to_line, to_pieces, with_schema
 from app.loom.recording.memo import Memo
@@ -17,7 +19,7 @@ from app.loom.recording.record import Record
 from app.loom.recording.recorder import Recorder
 from app.loom.recording.redaction import Redaction
 from app.loom.recording.ring import Ring
-from tests.loom.recording.calls import started, unary
+from tests.loom.recording.calls import response, started, unary
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 HEADERS = st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=3).map(tuple)
@@ -114,6 +116,22 @@ def test_a_live_call_has_fields_without_its_end() -> None:
     fields = to_fields(recorder.ring.newest_first()[0], StreamKind.UNARY)
     assert fields["timestamp"] == "2023-11-14T22:13:20.250000Z"
     assert "statusCode" not in fields
+
+
+def test_a_live_call_is_exported_as_it_was_though_it_gets_more_meanwhile() -> None:
+    recorder = Recorder(Ring())
+    for event in unary(1)[:-1]:
+        recorder(event)
+    record = recorder.ring.newest_first()[0]
+
+    class Meanwhile(Decoder):
+        def json(self, record: Record, kept: Message) -> Any:
+            recorder(response(1, b"more", record.responses))
+            return super().json(record, kept)
+
+    fields = exported(record, Meanwhile(lambda _hash: None))
+    assert [len(fields["request"]), len(fields["response"])] == [1, 1]
+    assert record.responses == 3
 
 
 def listed(value: bytes) -> Headers:
