@@ -136,7 +136,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._unsent_bytes = 0
-        self._disarm()
+        if self.timeout_keep_alive_task is not None:
+            self._disarm()
         if self.pipeline:
             self._running = self.pipeline[-1][0]  # the next
         super().on_response_complete()
