@@ -16,6 +16,7 @@ import difflib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -63,9 +64,16 @@ def load(path: FilePath) -> tuple[Rule, ...]:
 def parse(text: str, name: str) -> tuple[Rule, ...]:
     """The rules of a text; `name` is for what `RulesError` says."""
     try:
-        whole = json.loads(text)
+        whole = json.loads(text, object_pairs_hook=_object_of)
+        json.dumps(whole, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise RulesError(f"{name}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from error
+    except UnicodeEncodeError as error:
+        raise RulesError(f"{name}: half of a surrogate pair is no character") from error
+    except _ProblemError as problem:
+        raise RulesError(f"{name}: {problem}") from None
+    except ValueError as error:
+        raise RulesError(f"{name}: a number of too many digits") from error
     except RecursionError as error:
         raise RulesError(f"{name}: nested too deeply") from error
     start = 0
@@ -73,8 +81,10 @@ def parse(text: str, name: str) -> tuple[Rule, ...]:
         _refuse(name, 1, _unknown(whole, ("rules",), "the file"))
         if not isinstance(whole.get("rules"), list):
             raise RulesError(f'{name}:1: rules are expected as a list under "rules"')
-        start = text.index("[", text.index('"rules"') + len('"rules"'))
-        whole = whole["rules"]
+        found = re.match(r'\s*\{\s*"rules"\s*:\s*\[', text)
+        if found is None:
+            raise RulesError(f'{name}:1: "rules" is written without escapes')
+        start, whole = found.end() - 1, whole["rules"]
     elif isinstance(whole, list):
         start = text.index("[")
     else:
@@ -82,6 +92,15 @@ def parse(text: str, name: str) -> tuple[Rule, ...]:
     if len(whole) > MAX_RULES:
         raise RulesError(f"{name}: {len(whole)} rules; {MAX_RULES} are the most")
     return tuple(_rules(text, start + 1, len(whole), name))
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's reader would keep the last of equal keys, and say nothing."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise _ProblemError(f"{json.dumps(twice)} is given twice in one object")
+    return made
 
 
 def _rules(text: str, at: int, count: int, name: str) -> Iterable[Rule]:

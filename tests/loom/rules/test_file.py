@@ -64,11 +64,27 @@ def test_a_method_is_a_path_or_a_glob(method: str, path: str, matches: bool) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"rules": [], "rules": [{"method": "*"}]}', '"rules" is given twice'),
+        ('[{"method": "*", "set": {"a": 1, "b": 2, "a": 3}}]', '"a" is given twice'),
+        ('[{"method": "*", "delay": ' + "1" * 5_000 + "}]", "too many digits"),
+        ('[{"method": "*", "abort": {"status": "NOT_FOUND", "message": "\\ud800"}}]', "surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_that_means_nothing_or_two_things_is_refused(text: str, says: str) -> None:
+    with pytest.raises(RulesError, match=says):
+        parse(text, "f")
+
+
+@pytest.mark.parametrize(
     ("text", "line", "says"),
     [
         ('{\n"rules": [\n{]}', 3, "not JSON"),
         ("7", 1, "a list of rules"),
         ('{"rules": {}}', 1, 'as a list under "rules"'),
+        ('{"\\u0072ules": []}', 1, '"rules" is written without escapes'),
         ('{"ruels": []}', 1, "did you mean rules?"),
         ('[\n{"method": "a/b"},\n7\n]', 3, "rule 2: a rule is a JSON object"),
         ("[\n{}\n]", 2, "rule 1: method: which one?"),
