@@ -4,88 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, expect
 
 from app.embedded.replica import Replica
-from tests.live.page_server import ACTIONS, CONTROLS, NOW, PageServer, app, sample, serving, stampede
+from tests.live.browser import IN_CHROMIUM, controlled, figure, looking, opened
+from tests.live.page_server import ACTIONS, NOW, PageServer, app, sample, stampede
 
-NAMES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = IN_CHROMIUM
 
-WAIT_MS = 30_000
 EVIL = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 CHARTS = ("loads", "factor", "requests", "latency", "hits", "shared", "flight")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-@asynccontextmanager
-async def looking(browser: Browser, server: PageServer, **options: Any) -> AsyncIterator[Page]:
-    async with serving(server), opened(browser, server.url, **options) as page:
-        yield page
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
-    """The page, which must not have raised, been refused anything, or asked another server when it is left."""
-    complaints: list[str] = []
-
-    def asked(request: Request) -> None:
-        if not request.url.startswith((url, "data:")):
-            complaints.append(f"asked {request.url}")
-
-    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    page = await context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    expect.set_options(timeout=WAIT_MS)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
-    page.on("request", asked)
-    await page.goto(url)
-    await expect(page.locator("#connection")).to_have_text("live")
-    try:
-        yield page
-    finally:
-        await context.close()
-    assert complaints == []
-
-
-def is_complaint(said: ConsoleMessage) -> bool:
-    """Chromium tells of every answer that is an error, those that the page shows too."""
-    return said.type == "error" and not re.search(r"status of (409|422|503)|net::ERR_", said.text)
-
-
-def figure(page: Page, title: str) -> Locator:
-    return page.locator(".tile").filter(has=page.get_by_role("heading", name=title)).locator("dd")
-
-
-def controlled() -> PageServer:
-    server = PageServer()
-    server.hello["controls"] = CONTROLS
-    return server
 
 
 async def test_both_apps_are_in_each_figure_and_each_chart_under_their_names(chromium: Browser) -> None:
@@ -238,76 +169,6 @@ async def test_marks_that_come_together_keep_their_lines_and_their_labels_do_not
         await page.get_by_text("What was done").click()
         await expect(page.locator("#marks li").first).to_contain_text("Mode is full")
         await expect(page.locator("#marks li")).to_have_count(len(kinds) + 1)
-
-
-async def test_a_stampede_is_a_lane_a_caller_and_both_apps_have_one_time_scale(chromium: Browser) -> None:
-    server = PageServer()
-    async with looking(chromium, server) as page:
-        server.send("stampede", stampede())
-        server.send("stampede", stampede("app-unprotected", "none"))
-        cured, plain = (page.locator(f'.stampede[data-app="{name}"]') for name in ("app", "app-unprotected"))
-        for picture in (cured, plain):
-            await expect(picture.locator(".lane")).to_have_count(200)
-        await expect(cured.locator(".lane .on-load")).to_have_count(1)
-        await expect(cured.locator(".lane .on-flight")).to_have_count(199)
-        await expect(plain.locator(".lane .on-load")).to_have_count(200)
-        look = await cured.locator(".lane .on-l1").last.bounding_box()
-        assert look is not None
-        assert look["width"] >= 2
-        await expect(cured.locator("figcaption")).to_contain_text("1 load for 200 callers")
-        await expect(page.locator("#compared")).to_contain_text("200 loads unprotected, 1 protected")
-        key = page.locator("#stampede-key li:visible")
-        await expect(key).to_have_count(5)
-        axes = await page.locator(".axis").all_inner_texts()
-        assert axes[0] == axes[1]
-        await page.get_by_label("each at its own time scale").check()
-        axes = await page.locator(".axis").all_inner_texts()
-        assert axes[0] != axes[1]
-        await page.locator("h1").click()  # a picture that somebody reads stays
-        server.send("stampede", stampede(callers=1000, lanes=230))
-        await expect(cured.locator("figcaption")).to_contain_text("1,000 callers, 200 of them shown")
-        await expect(cured.locator(".lane")).to_have_count(200)
-
-
-async def test_a_caller_can_be_read_by_pointer_by_keys_and_in_a_table(chromium: Browser) -> None:
-    server = PageServer()
-    async with looking(chromium, server) as page:
-        server.send("stampede", stampede())
-        picture = page.get_by_role("slider")
-        await picture.focus()
-        await page.keyboard.press("ArrowDown")
-        await expect(page.locator(".detail")).to_contain_text("Caller 1 came at 0.05 ms")
-        await expect(page.locator(".detail")).to_contain_text("the database load")
-        await page.keyboard.press("End")
-        await expect(picture).to_have_attribute("aria-valuetext", re.compile("^Caller 200 .*another caller’s flight"))
-        await picture.hover(position={"x": 40, "y": 1})
-        await expect(picture).to_have_attribute("aria-valuenow", "1")
-        await page.get_by_text("As a table").click()
-        rows = page.locator(".stampede tr")
-        await expect(rows.filter(has_text="another caller’s flight")).to_contain_text("199 callers")
-        await expect(rows.filter(has_text="Left: loaded")).to_contain_text("1 caller")
-
-
-async def test_a_picture_that_somebody_reads_stays_until_he_leaves_it(chromium: Browser) -> None:
-    server = PageServer()
-    async with looking(chromium, server) as page:
-        server.send("stampede", stampede(callers=20))
-        await page.get_by_text("As a table").click()
-        await page.mouse.move(0, 0)
-        await page.get_by_role("slider").focus()
-        await page.keyboard.press("End")
-        server.send("stampede", stampede(callers=30))
-        await expect(page.locator("#held")).to_be_visible()
-        await expect(page.locator(".detail")).to_contain_text("Caller 20")
-        await page.get_by_role("link", name="API").focus()
-        await expect(page.locator(".lane")).to_have_count(30)
-        await expect(page.locator("#held")).to_be_hidden()
-        await expect(page.locator(".stampede table")).to_be_visible()
-        await page.get_by_role("slider").hover()
-        server.send("stampede", stampede(callers=40))
-        await expect(page.locator("#held")).to_be_visible()
-        await page.mouse.move(0, 0)
-        await expect(page.locator(".lane")).to_have_count(40)
 
 
 async def test_what_the_server_tells_stays_text_and_links_lead_to_pages_only(chromium: Browser) -> None:
