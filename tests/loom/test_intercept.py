@@ -13,6 +13,7 @@ import pytest
 
 from app.loom.call import Direction, Ending, Headers, Status
 from app.loom.proxy import framing
+from app.loom.proxy.framing import PREFACE
 from app.loom.proxy.interception import CallInterception
 from app.loom.proxy.limits import Limits
 from tests.loom import wire
@@ -288,6 +289,29 @@ async def test_a_call_is_aborted_with_its_status_and_the_backend_never_sees_it()
         assert through.backend.seen == []
         told = await through.account.ended(2)
         assert {(call.end.status, call.end.ending) for call in told} == {(Status.RESOURCE_EXHAUSTED, Ending.BY_LOOM)}
+
+
+@pytest.mark.parametrize("greeting", [b"", bytes([0, 3, 0, 0, 0, 0])], ids=["any", "no pushes"])
+@pytest.mark.parametrize("answers", ["rule", "no backend"])
+async def test_a_call_that_loom_answers_may_be_cancelled_right_behind_and_the_next_one_is_answered(
+    answers: str, greeting: bytes
+) -> None:
+    class Aborting(Asked):
+        def for_call(self, call: int | None, method: str) -> CallInterception | None:
+            return self  # of one that was cancelled nothing more is told
+
+    asked = Aborting(abort=(Status.UNAVAILABLE, "no more")) if answers == "rule" else None
+    async with (
+        serving(Backend()) as (_, port),
+        proxied(port if asked else 1, interception=asked) as front,
+        client(front.port, PREFACE + wire.frame(framing.SETTINGS, 0, 0, greeting)) as caller,
+    ):
+        caller.send(caller.block(1, REQUEST_HEADERS) + reset(1, 8) + caller.block(3, REQUEST_HEADERS, end=True))
+        assert (await caller.headers())[0] == 3
+        first, second = await front.account.ended(2)
+        assert (first.end.status, first.end.ending) == (Status.CANCELLED, Ending.RESET_BY_CLIENT)
+        assert (second.end.status, second.end.ending) == (Status.UNAVAILABLE, Ending.BY_LOOM)
+        assert not front.account.counts["broken loom"]
 
 
 async def test_a_call_that_is_held_goes_on_when_it_may_and_one_that_is_cancelled_meanwhile_does_not() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from h2 import events
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError, StreamClosedError, TooManyStreamsError
+from h2.exceptions import ProtocolError, TooManyStreamsError
 from h2.settings import SettingCodes
 
 from app.concurrency.tasks import TaskSet
@@ -381,7 +381,8 @@ class Interceptor:
 
     def _reply(self, stream: int, headers: Headers) -> None:
         self._relay.ends_by(stream, Ending.BY_LOOM)
-        with contextlib.suppress(StreamClosedError):  # it may have been cancelled right behind
+        # It may have been cancelled right behind: then hyper-h2 has forgotten it, and takes it for one to be opened.
+        with contextlib.suppress(ProtocolError):
             self._client.send_headers(stream, headers, end_stream=True)
         reset(self._client, stream, ErrorCodes.NO_ERROR)  # the rest of the request, if there is one, is not wanted
 
