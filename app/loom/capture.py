@@ -147,15 +147,13 @@ async def capturing(
         found = schemas.current(method)
         return None if found is None or found.method(method) is None else found.hash
 
-    ring, feed = Ring(), Feed()
+    ring, feed, redaction = Ring(), Feed(), Redaction(config.redact)
     session = None
     if config.session is not None:
-        _reload(config.session, ring, schemas)
+        _reload(config.session, ring, schemas, redaction)
         session = SessionFile(config.session, schema_set=schema_set, kind=kind)
     sinks: list[Sink] = [feed, *extra, *([session] if session else [])]
-    recorder = Recorder(
-        ring, sinks, redaction=Redaction(config.redact), duplicates=Duplicates(events.duplicate), schema_of=schema_of
-    )
+    recorder = Recorder(ring, sinks, redaction=redaction, duplicates=Duplicates(events.duplicate), schema_of=schema_of)
     events.drops_of("recorder", lambda: recorder.dropped)
     events.drops_of("feed", lambda: feed.left_out)
     if session is not None:
@@ -171,13 +169,17 @@ async def capturing(
         await schemas.aclose()
 
 
-def _reload(path: Path, ring: Ring, schemas: SchemaCache) -> None:
+def _reload(path: Path, ring: Ring, schemas: SchemaCache, redaction: Redaction) -> None:
     loaded = load(path, MAX_RECORDS + MAX_OLDER, MAX_BYTES)
     for data in loaded.schemas:
         try:
             schemas.keep(Schema.parse(data))
         except SchemaError as error:
             loaded.problems.append(f"{path}: a schema in it: {error}")
+    for record in loaded.records:  # what is a secret now may have been none when it was recorded, or elsewhere
+        record.headers, record.response_headers = redaction(record.headers), redaction(record.response_headers)
+        if record.ended is not None:
+            record.ended = record.ended._replace(trailers=redaction(record.ended.trailers))
     ring.restore(loaded.records)
     for problem in loaded.problems[:PROBLEMS_TOLD]:
         _log.warning("session: %s", problem)

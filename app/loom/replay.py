@@ -105,6 +105,8 @@ def _metadata(headers: Headers, given: Mapping[str, str]) -> Metadata:
             raise ReplayError(f"its {name} was redacted, and is not given")
         found += [(name, each) for each in _values(name, value)]
     for name, text in given.items():
+        if not _NAME.fullmatch(name):
+            raise ReplayError(f"metadata {name[:100]!r} can't be sent: that is no name")
         if text:
             found += [(name, each) for each in _values(name, text.encode("utf-8"))]
     return tuple(found)

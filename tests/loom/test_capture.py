@@ -18,6 +18,7 @@ from app.loom.bootstrap import Config, HostPort, Loom, running
 from app.loom.call import Status
 from app.loom.capture import CaptureConfig
 from app.loom.proxy import tls
+from app.loom.recording.redaction import PLACEHOLDER
 from app.loom.schema.schema import Schema
 from tests.loom.account import WAIT_S, eventually
 from tests.loom.backend import Backend
@@ -90,9 +91,13 @@ async def test_a_session_outlives_the_process_and_its_schema_with_it(tmp_path: P
         (first,) = made.capture.ring.newest_first()
         assert first.schema == schema.hash
     path.write_bytes(path.read_bytes() + b'{"torn')
-    async with serving(Backend()) as (_, port), loom(port, CaptureConfig(session=path)) as made:
+    secret = CaptureConfig(session=path, redact=["user-agent"])
+    async with serving(Backend()) as (_, port), loom(port, secret) as made:
         (again,) = made.capture.ring.newest_first()
         assert again.id == first.id
+        assert dict(again.headers) == dict(first.headers) | {
+            b"user-agent": PLACEHOLDER
+        }  # no secret when it was written
         assert again.schema is not None
         kept = made.capture.schemas.by_hash(again.schema)
         assert kept is not None

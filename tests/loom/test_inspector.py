@@ -228,6 +228,7 @@ async def test_names_that_are_not_this_machines_and_other_sites_are_refused(watc
         ({"host": "["}, 421),
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"origin": f"http://{own}", "sec-fetch-site": "same-origin"}, 200),
         ({"host": f"localhost:{watched.loom.ui.port}"}, 200),

@@ -127,6 +127,8 @@ async def test_redacted_metadata_is_never_guessed_and_goes_when_given() -> None:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             with pytest.raises(ReplayError, match="authorization was redacted"):
                 await replay(channel, record)
+            with pytest.raises(ReplayError, match="metadata 'x y' can't be sent: that is no name"):
+                await replay(channel, record, {"authorization": "", "x y": "1"})
             assert not backend.seen
             await replay(channel, record, {"authorization": "Bearer new", "x-more-bin": "AP8"})
             await replay(channel, record, {"authorization": ""})

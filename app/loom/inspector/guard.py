@@ -59,7 +59,7 @@ class Guard:
         if self._token is None and not is_loopback(host):
             return _refused(421, f"this is not {host or 'a request without Host'}; ask for localhost or 127.0.0.1")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin not in (None, f"http://{host}", f"https://{host}"):
             return _refused(403, "requests of other sites are not answered")
         site = headers.get("sec-fetch-site", "none")
         is_visit = scope["method"] in SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
