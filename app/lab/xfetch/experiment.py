@@ -33,7 +33,7 @@ class _Effort:
     archive: comparison.Effort
 
 
-QUICK = _Effort(40_000, {10.0: 50, 100.0: 10, 1000.0: 2}, comparison.Effort(seeds=1, share=0.25))
+QUICK = _Effort(40_000, {10.0: 50, 100.0: 10, 1000.0: 1}, comparison.Effort(seeds=1, share=0.25))
 FULL = _Effort(200_000, {10.0: 500, 100.0: 100, 1000.0: 20}, comparison.Effort(seeds=3, share=1.0))
 
 
