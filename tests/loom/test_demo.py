@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import httpx
@@ -52,4 +53,20 @@ async def test_the_command_needs_nothing_else_and_sends_until_it_is_stopped() ->
 
         await eventually(sees_the_end_of_a_round)
         assert (await http.get("/ready")).status_code == 200
+        assert await running_loom.end() == 0
+
+
+async def test_a_rule_that_aborts_some_calls_keeps_no_client_from_the_others(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.json"
+    rules.write_text(
+        '[{"method": "*/Order", "abort": {"status": "ABORTED"}}, {"method": "*/Chat", "abort": {"status": "ABORTED"}}]'
+    )
+    async with loom(1, "--demo", "--mutate", str(rules)) as running_loom, probing(running_loom) as http:
+
+        async def sees_the_end_of_a_round() -> bool:
+            found = {each["method"]: each for each in (await http.get("/api/methods")).json()["methods"]}
+            chats = found.get(f"/{SERVICE}/Chat", {"statuses": {}})["statuses"]
+            return "ABORTED" in chats and f"/{SERVICE}/MakeReport" in found
+
+        await eventually(sees_the_end_of_a_round)
         assert await running_loom.end() == 0

@@ -44,11 +44,15 @@ async def one_round(channel: grpc.aio.Channel, shop: Shop) -> None:
 
 async def _rounds(target: str, shop: Shop) -> None:
     async with grpc.aio.insecure_channel(target) as channel:
+        clients = _Clients(channel, shop)
         while True:
-            try:
-                await one_round(channel, shop)
-            except grpc.aio.AioRpcError as error:
-                _log.warning("the demo's clients: %s: %s", error.code().name, error.details())
+            for visit in clients.visits():
+                try:  # one that fails, as by a rule, keeps the others from nothing
+                    await visit()
+                except grpc.aio.AioRpcError as error:
+                    _log.warning("the demo's clients: %s: %s", error.code().name, error.details())
+                except asyncio.InvalidStateError as error:  # the call had ended before it was written to
+                    _log.warning("the demo's clients: %s", error)
             await asyncio.sleep(ROUND_S)
 
 
