@@ -318,3 +318,11 @@ async def test_a_call_is_edited_and_made_again_beside_its_original() -> None:
             await expect(page.locator("#panel table").last).to_contain_text("response[0].text")
             metadata = dict(watched.backend.seen[-1].metadata)
             assert (metadata["authorization"], metadata["x-more"]) == ("Bearer other", "yes")
+
+
+async def test_a_link_that_was_written_by_hand_leads_to_the_calls_whatever_it_says() -> None:
+    async with watching() as watched, looking(watched, "/#/filter/50%") as page:
+        await expect(page.locator("#filter")).to_have_value("50%")
+        for link in ("#/constructor", "#/call/%zz"):
+            await page.evaluate("link => { location.hash = link; }", link)
+            await expect(page.locator("#calls")).to_be_visible()

@@ -147,9 +147,18 @@ function watch() {
   });
 }
 
+// Of a link, which somebody may have written by hand.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 async function route() {
   const [, page = "", id] = location.hash.split("/");
-  const name = page in PAGES ? page : "calls";
+  const name = Object.hasOwn(PAGES, page) ? page : "calls";
   for (const each of ["calls", ...Object.keys(PAGES)]) byId(each).hidden = each !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === (name === "calls" ? "#/" : `#/${name}`)) link.setAttribute("aria-current", "page");
@@ -162,10 +171,10 @@ async function route() {
   }
   if (name !== "calls") return;
   if (page === "filter") {
-    byId("filter").value = decodeURIComponent(location.hash.slice("#/filter/".length));
+    byId("filter").value = decoded(location.hash.slice("#/filter/".length));
     filterChanged();
   }
-  const chosen = page === "call" && id ? decodeURIComponent(id) : null;
+  const chosen = page === "call" && id ? decoded(id) : null;
   if (chosen !== null && list.isFollowing) list.follow(false);
   list.select(chosen);
   await detail.show(chosen);
