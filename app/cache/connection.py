@@ -10,6 +10,8 @@ from redis.backoff import NoBackoff
 
 from app.cache.cluster import ClusterClient
 from app.cache.slots import Address
+from app.cache.sockets import NamedConnection, NamedTlsConnection
+from app.concurrency.resolver import Resolver
 
 CLUSTER_SHARE = 0.9
 """The share of an operation's time that one node of a cluster gets, so that its silence is known for that node's."""
@@ -61,7 +63,9 @@ def _server(url: str, connections: int, client: type[Redis]) -> Redis:
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
         driver_info=None,  # finding out its version reads files for each connection, on the event loop
+        resolver=Resolver(),
     )
+    pool.connection_class = NamedTlsConnection if url.startswith("rediss:") else NamedConnection
     return client.from_pool(pool)
 
 

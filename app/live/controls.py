@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from app.concurrency.clock import Clock, wall
+from app.concurrency.resolver import Resolver
 from app.live.actions import ActionError, Arguments
 from app.live.http import HttpError, Place, asked
 
@@ -31,6 +32,7 @@ class Controls:
         self._token = token
         self._mark = mark
         self._now = now
+        self._resolver = Resolver()
 
     async def state(self) -> dict[str, Any] | None:
         """What can be done and how things are; `None` where the controller does not say."""
@@ -64,7 +66,7 @@ class Controls:
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
         )
-        async with asked(self._place, head + b"\r\n" + body) as answer:
+        async with asked(self._place, head + b"\r\n" + body, self._resolver) as answer:
             raw = await answer.whole(timeout_s, MAX_ANSWER_BYTES)
             try:
                 fields = json.loads(raw)

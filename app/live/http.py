@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httptools
+
+from app.concurrency.resolver import Resolver
 
 CONNECT_TIMEOUT_S: Final = 2.0
 MAX_ADDRESSES: Final = 4
@@ -98,31 +99,27 @@ class Answer:
         self._is_whole = True
 
 
-async def _connected(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connected(place: Place, resolver: Resolver) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """By the first of its addresses that takes it. Raises `OSError`."""
-    # Asked for here: where uvloop looks a name up to connect, and that is cancelled, its failure is left to nobody.
-    found = await asyncio.get_running_loop().getaddrinfo(*place, type=socket.SOCK_STREAM)
     refused: OSError = OSError("it has no address")
-    for *_, address in found[:MAX_ADDRESSES]:
+    for address in (await resolver.addresses(place.host))[:MAX_ADDRESSES]:
         try:
-            return await asyncio.open_connection(str(address[0]), int(address[1]))
+            return await asyncio.open_connection(address, place.port)
         except OSError as error:
             refused = error
     raise refused
 
 
 @contextlib.asynccontextmanager
-async def asked(place: Place, request: bytes) -> AsyncIterator[Answer]:
+async def asked(place: Place, request: bytes, resolver: Resolver) -> AsyncIterator[Answer]:
     """The answer to a request, on a connection of its own. Raises `HttpError`."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await _connected(place)
+            reader, writer = await _connected(place, resolver)
     except TimeoutError:
         raise HttpError(f"no connection to {place.host}:{place.port} within {CONNECT_TIMEOUT_S:g} s") from None
-    except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
-        raise HttpError(
-            f"no connection to {place.host}:{place.port}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+    except OSError as error:
+        raise HttpError(f"no connection to {place.host}:{place.port}: {error.strerror or error}") from None
     try:
         writer.write(request)
         yield Answer(reader)

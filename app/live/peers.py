@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from app.concurrency.clock import Clock, monotonic
+from app.concurrency.resolver import Resolver
 from app.concurrency.tasks import TaskSet
 from app.live import drawing
 from app.live.http import HttpError, Place, asked
@@ -31,8 +32,18 @@ Stampede = Callable[[str, dict[str, Any]], None]
 class Peer:
     """One of them: what it said last. `on_stampede` is told its name here and the picture."""
 
-    def __init__(self, name: str, place: Place, own: str, on_stampede: Stampede, timer: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        own: str,
+        on_stampede: Stampede,
+        *,
+        timer: Clock = monotonic,
+        resolver: Resolver | None = None,
+    ) -> None:
         self.name = name
+        self._resolver = resolver or Resolver()
         self._place = place
         self._own = own
         self._on_stampede = on_stampede
@@ -60,7 +71,10 @@ class Peer:
     async def _listen(self) -> None:
         request = self._place.head("GET", PATH, "Accept: text/event-stream") + b"\r\n"
         unread = b""
-        async with asked(self._place, request) as answer, contextlib.aclosing(answer.pieces(SILENCE_S)) as pieces:
+        async with (
+            asked(self._place, request, self._resolver) as answer,
+            contextlib.aclosing(answer.pieces(SILENCE_S)) as pieces,
+        ):
             async for piece in pieces:
                 if answer.status != 200:
                     raise HttpError(f"it answers {answer.status}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from app.concurrency.resolver import Resolver
+from app.live import http as http_module
 from app.live import peers as peers_module
 from app.live.http import HttpError, Place, asked
 from app.live.peers import FRESH_S, MAX_EVENT_BYTES, Peer, Peers
@@ -90,7 +93,9 @@ PICTURE: dict[str, Any] = {
 
 def peer(fake: Fake, drawn: list[tuple[str, dict[str, Any]]] | None = None, timer: Time | None = None) -> Peer:
     pictures = [] if drawn is None else drawn
-    return Peer("other", fake.place, "app", lambda name, picture: pictures.append((name, picture)), timer or Time())
+    return Peer(
+        "other", fake.place, "app", lambda name, picture: pictures.append((name, picture)), timer=timer or Time()
+    )
 
 
 @asynccontextmanager
@@ -150,21 +155,48 @@ async def test_a_name_with_several_addresses_is_reached_by_the_one_that_answers(
             await until(lambda: one.latest is not None, "it is heard", PATIENCE_S)
 
 
-async def test_one_whose_name_nobody_knows_is_tried_again_and_disturbs_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_one_whose_name_nobody_knows_is_tried_again_and_disturbs_nobody() -> None:
     tries = 0
 
-    async def unknown(*_: object, **__: object) -> list[object]:
+    def unknown(*_: object, **__: object) -> list[tuple[object, ...]]:
         nonlocal tries
         tries += 1
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    one = Peer("other", Place("nobody.invalid", 80), "app", lambda *_: None)
+    place = Place("nobody.invalid", 80)
+    one = Peer("other", place, "app", lambda *_: None, resolver=Resolver(unknown))
     async with following(one):
         await until(lambda: tries >= 3, "it is tried again", PATIENCE_S)
     assert one.latest is None
+
+
+async def test_a_lookup_of_its_name_that_hangs_is_not_begun_anew_by_each_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "CONNECT_TIMEOUT_S", 0.02)
+    lookups, goes_on = 0, threading.Event()
+
+    def hanging(*_: object, **__: object) -> list[tuple[object, ...]]:
+        nonlocal lookups
+        lookups += 1
+        goes_on.wait(PATIENCE_S)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    resolver = Resolver(hanging)
+    tries = 0
+    addresses = resolver.addresses
+
+    async def counted(host: str) -> list[str]:
+        nonlocal tries
+        tries += 1
+        return await addresses(host)
+
+    monkeypatch.setattr(resolver, "addresses", counted)
+    place = Place("nobody.invalid", 80)
+    try:
+        async with following(Peer("other", place, "app", lambda *_: None, resolver=resolver)):
+            await until(lambda: tries >= 3, "it is tried again", PATIENCE_S)
+        assert lookups == 1
+    finally:
+        goes_on.set()
 
 
 async def test_one_that_hangs_is_given_up_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +273,7 @@ async def test_an_event_that_is_none_says_nothing_and_the_next_is_heard(event: b
 
 async def test_one_whose_name_no_host_can_have_is_no_answer() -> None:
     with pytest.raises(HttpError, match=r"no connection to a\.\.b:80"):
-        async with asked(Place("a..b", 80), b""):
+        async with asked(Place("a..b", 80), b"", Resolver()):
             pytest.fail("who answered?")
 
 
