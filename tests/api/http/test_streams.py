@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import cast
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from app.api.http.arrivals import Arrivals
 from app.api.http.disconnect import ClientDisconnectedError, while_connected
 from app.api.http.protocol import BoundedHttpProtocol
+from app.telemetry.plain import Count
 
 TIMEOUT_S = 0.3
 PATIENCE_S = 20.0
@@ -43,9 +47,10 @@ class Endless:
 @pytest.fixture
 async def endless() -> AsyncIterator[tuple[Endless, int]]:
     app = Endless()
+    arrivals = Arrivals(lambda _: False, in_flight=Count())
     config = uvicorn.Config(
         app,
-        http=BoundedHttpProtocol,
+        http=cast("type[asyncio.Protocol]", partial(BoundedHttpProtocol, arrivals)),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=TIMEOUT_S,  # type: ignore[arg-type]  # as the service gives it
