@@ -127,7 +127,12 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "postgresql://app:app@127.0.0.1:5432/app", description="PostgreSQL, as a `postgresql://` URL.", repr=False
     )
-    database_pool_min: int = Field(2, ge=0, description="Connections kept open to PostgreSQL.")
+    database_pool_min: int = Field(
+        2,
+        ge=0,
+        description="Connections kept open to PostgreSQL. To open many in a flood of misses takes the processor from "
+        "the hits; as many as `APP_BULKHEAD_CONCURRENT` are never opened then.",
+    )
     database_pool_max: int = Field(20, ge=1, description="Most connections to PostgreSQL.")
     database_connect_timeout_s: Seconds = Field(2.0, description="Longest wait for a new connection.")
     database_acquire_timeout_s: Seconds = Field(5.0, description="Longest wait for a free connection of the pool.")
