@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,10 @@ from app.embedded.stack import EmbeddedStack
 
 for _name in [name for name in os.environ if name.startswith("OTEL_")]:
     del os.environ[_name]  # what tests start would send its traces to whoever runs them
+
+# A shell's job in the background ignores SIGINT, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is. What hangs is ended by pytest's timeout.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
