@@ -54,7 +54,7 @@ class ToldRepository(TemplateRepository):
     async def load(self, template_id: int) -> tuple[Template | None, int]:
         ToldRepository._loads += 1
         number = ToldRepository._loads
-        self._load_delay_s = ToldRepository.delay_s
+        self.load_delay_s = ToldRepository.delay_s
         say({"event": "began", "load": number, "key": template_id, "at": time.monotonic()})
         version = None
         try:

@@ -238,8 +238,10 @@ def _discard(_data: bytes) -> None:
     pass
 
 
-def _unsent(connection: socket.socket) -> int:
-    """Bytes that the kernel keeps until the peer's has acknowledged them."""
+def _unsent(connection: socket.socket | None) -> int:
+    """Bytes that the kernel keeps until the peer's has acknowledged them; there is no socket once it is closed."""
+    if connection is None:
+        return 0
     with contextlib.suppress(OSError):  # where it is gone already
         if sys.platform == "linux":
             return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
