@@ -15,39 +15,39 @@ from app.cache.entry import Entry
 from app.cache.floors import Floors
 from app.cache.lease import LeasedFill
 from app.cache.least import LeastLoads
-from app.cache.loader import Loader, Policy
+from app.cache.loader import Loader
 from app.cache.memory import MemoryCache
 from app.cache.origin import Load, LoadDeadlineError, Loaded, Origin
-from app.cache.protection import Mutex, Protection, Singleflight, Unprotected
+from app.cache.protection import Protection, Singleflight
 from app.cache.recovery import Recovery
 from app.cache.remote import RemoteCache, counts_as_failure
 from app.cache.wakeups import Wakeups
-from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreaker
-from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
+from app.concurrency.breaker import BreakerState, CircuitBreaker
 from app.concurrency.clock import wall
-from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
 from app.domain.errors import OverloadedError, StorageUnavailableError
 from app.live.recorded import RecordedFlights, RecordedRemote, recorded_load
 from app.live.recorder import Recorder
+from app.read_path_settings import (
+    CACHE_FAILURES,
+    MAX_BACKGROUND,
+    MAX_FLOORS,
+    MAX_PENDING,
+    bulkhead,
+    floor_life_s,
+    kept_past_expiry_s,
+    policy,
+    protection,
+    remote_floor_s,
+)
 from app.service import to_payload
 from app.settings import Mode, Settings
 from app.storage.templates import TemplateRepository
 from app.telemetry.metrics import Metrics
 from app.tracing import Untraced
 
-LOAD_FAILURES = (
-    StorageUnavailableError,
-    OverloadedError,
-    LoadDeadlineError,
-    BreakerOpenError,
-    BulkheadFullError,
-    BulkheadTimeoutError,
-    TooManyWaitersError,
-    WaitTimeoutError,
-)
+LOAD_FAILURES = (StorageUnavailableError, OverloadedError, *CACHE_FAILURES)
 """Why a load may fail through no fault of the request; a stale value may then be served instead."""
-MAX_FLOORS, MAX_PENDING, MAX_BACKGROUND = 100_000, 10_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,6 @@ async def read_path(
     client = _redis(settings, traced)
     remote, recovery = _remote_tier(settings, client, metrics, memory, coherence, stack)
     await remote.answers()  # connected before the bookmark or a read is asked for, which have no time for that
-    floor_life_s = (
-        settings.cache_ttl_s + max(settings.grace_s, settings.stale_if_error_s) + 2 * settings.load_deadline_s
-    )
     origin = _origin(settings, recorded_load(traced.load(partial(_load, repository)), recorder), metrics)
     loader = Loader(
         origin=origin,
@@ -89,10 +86,10 @@ async def read_path(
         events=metrics,
         least=LeastLoads(settings.cache_ttl_s),
         background=background,
-        floors=Floors(max_keys=MAX_FLOORS, life_s=floor_life_s, skew_s=settings.clock_skew_s),
+        floors=Floors(max_keys=MAX_FLOORS, life_s=floor_life_s(settings), skew_s=settings.clock_skew_s),
         coherence=coherence,
         recovery=recovery,
-        policy=_policy(settings),
+        policy=policy(settings),
         failures=LOAD_FAILURES,
         memory=memory,
         leased=await _leased(settings, client, remote, origin, background, metrics, stack),
@@ -129,8 +126,8 @@ def _remote_tier(
         events=metrics,
         concurrent=settings.redis_pool_max,
         lease_s=settings.lease_life_s,
-        floor_s=settings.cache_ttl_s + 2 * settings.load_deadline_s,
-        kept_past_expiry_s=max(settings.grace_s, settings.stale_if_error_s) if settings.mode is Mode.FULL else 0.0,
+        floor_s=remote_floor_s(settings),
+        kept_past_expiry_s=kept_past_expiry_s(settings),
     )
     stack.push_async_callback(remote.aclose)
 
@@ -159,14 +156,10 @@ def _redis(settings: Settings, traced: Untraced) -> Redis | ClusterClient:
 
 def _origin(settings: Settings, load: Load, metrics: Metrics) -> Origin:
     full = settings.mode is Mode.FULL
-    bulkhead = breaker = None
-    if full and settings.bulkhead_concurrent:
-        bulkhead = Bulkhead(
-            concurrent=settings.bulkhead_concurrent,
-            queued=settings.bulkhead_queued,
-            wait_timeout_s=settings.bulkhead_timeout_s,
-        )
-        metrics.watch_bulkhead(lambda: bulkhead.in_use, lambda: bulkhead.waiting)
+    breaker = None
+    slots = bulkhead(settings)
+    if slots is not None:
+        metrics.watch_bulkhead(lambda: slots.in_use, lambda: slots.waiting)
     report = metrics.breaker("postgres")
     if full and settings.database_breaker_failures:
         breaker = CircuitBreaker(
@@ -182,7 +175,7 @@ def _origin(settings: Settings, load: Load, metrics: Metrics) -> Origin:
         jitter=settings.cache_ttl_jitter,
         deadline_s=settings.load_deadline_s,
         events=metrics,
-        bulkhead=bulkhead,
+        bulkhead=slots,
         breaker=breaker,
     )
 
@@ -215,26 +208,8 @@ async def _leased(
 
 
 def _protection(settings: Settings, traced: Untraced) -> Protection:
-    max_waiters = settings.singleflight_max_waiters or None
-    wait_timeout_s = settings.singleflight_wait_timeout_s
-    match settings.mode:
-        case Mode.NONE:
-            return Unprotected()
-        case Mode.MUTEX:
-            return Mutex(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s)
-        case Mode.SINGLEFLIGHT | Mode.FLEET | Mode.FULL:
-            return traced.flights(Singleflight(max_waiters=max_waiters, wait_timeout_s=wait_timeout_s))
-
-
-def _policy(settings: Settings) -> Policy:
-    if settings.mode is not Mode.FULL:
-        return Policy()
-    return Policy(
-        grace_s=settings.grace_s,
-        stale_if_error_s=settings.stale_if_error_s,
-        early_beta=settings.early_refresh_beta,
-        soft_deadline_s=settings.soft_deadline_s,
-    )
+    made = protection(settings)
+    return traced.flights(made) if isinstance(made, Singleflight) else made
 
 
 async def _load(repository: TemplateRepository, key: str) -> Loaded:

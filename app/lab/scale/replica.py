@@ -11,36 +11,33 @@ from app.cache.coherence import Coherence
 from app.cache.floors import Floors
 from app.cache.lease import LeasedFill
 from app.cache.least import LeastLoads
-from app.cache.loader import Loader, Policy
+from app.cache.loader import Loader
 from app.cache.memory import MemoryCache
 from app.cache.origin import LoadDeadlineError, Origin
-from app.cache.protection import Mutex, Protection, Singleflight, Unprotected
 from app.cache.recovery import Recovery
 from app.cache.remote import RemoteCache, counts_as_failure
 from app.cache.wakeups import Wakeups
-from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreaker
-from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
+from app.concurrency.breaker import BreakerState, CircuitBreaker
 from app.concurrency.clock import Clock
-from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
 from app.concurrency.tasks import TaskSet
 from app.lab.scale.network import Link, Network
 from app.lab.scale.origin import SimulatedOrigin
 from app.lab.scale.redis import SimulatedClient, SimulatedRedis
 from app.lab.scale.tally import Tally
 from app.lab.simulation.virtual_time import VirtualTimeLoop
-from app.settings import Mode, Settings
-
-FAILURES = (
-    LoadDeadlineError,
-    BreakerOpenError,
-    BulkheadFullError,
-    BulkheadTimeoutError,
-    TooManyWaitersError,
-    WaitTimeoutError,
+from app.read_path_settings import (
+    CACHE_FAILURES,
+    MAX_BACKGROUND,
+    MAX_FLOORS,
+    MAX_PENDING,
+    bulkhead,
+    floor_life_s,
+    kept_past_expiry_s,
+    policy,
+    protection,
+    remote_floor_s,
 )
-"""Why a read may fail here. The origin itself never does."""
-MAX_FLOORS, MAX_PENDING, MAX_BACKGROUND = 100_000, 10_000, 10_000
-"""As in `app.bootstrap.read_path`."""
+from app.settings import Mode, Settings
 
 
 class Replica:
@@ -99,28 +96,27 @@ class Replica:
                 load=loads.load,
                 background=background,
                 events=tally,
-                failures=FAILURES,
+                failures=CACHE_FAILURES,
                 now=now,
                 token=lambda: f"{random.getrandbits(128):032x}",
             )
-        longest_kept_s = max(settings.grace_s, settings.stale_if_error_s)
         self.loader = Loader(
             origin=loads,
             remote=remote,
-            protection=_protection(settings),
+            protection=protection(settings),
             events=tally,
             least=LeastLoads(settings.cache_ttl_s, clock=loop.time),
             background=background,
             floors=Floors(
                 max_keys=MAX_FLOORS,
-                life_s=settings.cache_ttl_s + longest_kept_s + 2 * settings.load_deadline_s,
+                life_s=floor_life_s(settings),
                 skew_s=settings.clock_skew_s,
                 clock=loop.time,
             ),
             coherence=self._coherence,
             recovery=self._recovery,
-            policy=_policy(settings),
-            failures=FAILURES,
+            policy=policy(settings),
+            failures=CACHE_FAILURES,
             memory=self.memory if full else None,
             leased=leased,
             now=now,
@@ -179,7 +175,6 @@ class Replica:
             self.loader.changed([(key, version)])
 
     def _remote(self, settings: Settings, breaker: CircuitBreaker, tally: Tally) -> RemoteCache:
-        full = settings.mode is Mode.FULL
         return RemoteCache(
             self.client.as_redis(),
             prefix=settings.cache_key_prefix,
@@ -188,8 +183,8 @@ class Replica:
             events=tally,
             concurrent=settings.redis_pool_max,
             lease_s=settings.lease_life_s,
-            floor_s=settings.cache_ttl_s + 2 * settings.load_deadline_s,
-            kept_past_expiry_s=max(settings.grace_s, settings.stale_if_error_s) if full else 0.0,
+            floor_s=remote_floor_s(settings),
+            kept_past_expiry_s=kept_past_expiry_s(settings),
         )
 
     def _loads(self, settings: Settings, tally: Tally, random: Random, now: Clock) -> Origin:
@@ -201,13 +196,7 @@ class Replica:
             jitter=settings.cache_ttl_jitter,
             deadline_s=settings.load_deadline_s,
             events=tally,
-            bulkhead=Bulkhead(
-                concurrent=settings.bulkhead_concurrent,
-                queued=settings.bulkhead_queued,
-                wait_timeout_s=settings.bulkhead_timeout_s,
-            )
-            if full
-            else None,
+            bulkhead=bulkhead(settings),
             breaker=CircuitBreaker(
                 failures=settings.database_breaker_failures,
                 open_s=settings.database_breaker_open_s,
@@ -220,25 +209,3 @@ class Replica:
             timer=self._loop.time,
             pick=random.random,
         )
-
-
-def _protection(settings: Settings) -> Protection:
-    waiters, wait_s = settings.singleflight_max_waiters or None, settings.singleflight_wait_timeout_s
-    match settings.mode:
-        case Mode.NONE:
-            return Unprotected()
-        case Mode.MUTEX:
-            return Mutex(max_waiters=waiters, wait_timeout_s=wait_s)
-        case _:
-            return Singleflight(max_waiters=waiters, wait_timeout_s=wait_s)
-
-
-def _policy(settings: Settings) -> Policy:
-    if settings.mode is not Mode.FULL:
-        return Policy()
-    return Policy(
-        grace_s=settings.grace_s,
-        stale_if_error_s=settings.stale_if_error_s,
-        early_beta=settings.early_refresh_beta,
-        soft_deadline_s=settings.soft_deadline_s,
-    )
