@@ -142,7 +142,6 @@ alert_rules_are_loaded() {
     <"$WORK/rules" | (! grep .)
 }
 
-# On the published port, by reflection's and health's own protocols, then the call itself.
 # A call by way of Loom is answered, and the inspector has it, decoded.
 loom_shows_a_call() {
   .venv/bin/python -m app get 6 --target "127.0.0.1:$LOOM_PORT" >/dev/null
@@ -161,6 +160,7 @@ loom_has_the_call() {
   body_has '"id": ?"6"'
 }
 
+# On the published port, by reflection's and health's own protocols, then the call itself.
 grpc_answers() {
   .venv/bin/python - "127.0.0.1:$GRPC_PORT" <<'PYTHON'
 import sys
