@@ -16,7 +16,7 @@ import uvicorn
 from app.api.grpc.tls import TlsError
 from app.api.http.protocol import BoundedHttpProtocol
 from app.bootstrap.runtime import Runtime, running
-from app.cli import garbage
+from app.cli import garbage, syn_filter
 from app.cli.failure import CommandError
 from app.domain.errors import StorageUnavailableError
 from app.health import Status
@@ -29,6 +29,8 @@ HEALTH_INTERVAL_S = 1.0
 """How often gRPC's health service is brought up to date."""
 LAST_WORDS_S = 0.5
 """How long what is given up may take to end."""
+LAST_HANDSHAKES_S = 0.1
+"""How long connections that had begun when new ones were turned away get to be established."""
 LAST_REQUESTS_S = 0.2
 """How long connections accepted just before the listener closed get to send their request."""
 
@@ -183,6 +185,8 @@ async def _drain(
     runtime.live.end_streams()
     await stop.wait_at_most(runtime.settings.drain_delay_s)
     if server.started:
+        if syn_filter.attach(listener):
+            await stop.wait_at_most(LAST_HANDSHAKES_S)
         await server.stop_accepting(listener)
     await stop.wait_at_most(LAST_REQUESTS_S)
     server.should_exit = True

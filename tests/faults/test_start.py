@@ -15,7 +15,7 @@ import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.stack import EmbeddedStack
-from tests.faults.commands import Command
+from tests.faults.commands import ROOT, Command
 from tests.faults.conftest import Run, Serve
 from tests.faults.polling import until
 
@@ -154,6 +154,13 @@ async def test_ctrl_c_before_it_has_begun_prints_no_traceback(run: Run) -> None:
     command = run("serve")
     await until(lambda: command.has_loaded("pydantic_core"), "it imports")
     command.interrupt()
+    assert command.wait() == 130
+    assert command.stderr == ""
+
+
+def test_an_interrupt_inside_what_an_import_evaluates_ends_with_the_same_status(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("exec('raise KeyboardInterrupt')")
+    command = run("serve", environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert command.wait() == 130
     assert command.stderr == ""
 

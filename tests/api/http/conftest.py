@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -101,13 +103,20 @@ async def api(shared_api: Api) -> AsyncIterator[Api]:
 def replica(
     stack: EmbeddedStack, fresh_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
-    """A real server, which in the end has answered nothing with 500 and logged no traceback."""
+    """A real server."""
     log = tmp_path_factory.mktemp("replica") / "log"
+    with serving(stack, fresh_database(), log, receive_timeout_s=RECEIVE_TIMEOUT_S) as started:
+        yield started
+
+
+@contextmanager
+def serving(stack: EmbeddedStack, database_url: str, log: Path, *, receive_timeout_s: float) -> Iterator[Replica]:
+    """Fails in the end if it has answered anything with 500, has something in flight, or logged a traceback."""
     settings = {
-        "APP_DATABASE_URL": fresh_database(),
+        "APP_DATABASE_URL": database_url,
         "APP_REDIS_URL": stack.redis.url(),
         "APP_CACHE_KEY_PREFIX": "wire",
-        "APP_HTTP_RECEIVE_TIMEOUT_S": str(RECEIVE_TIMEOUT_S),
+        "APP_HTTP_RECEIVE_TIMEOUT_S": str(receive_timeout_s),
         "APP_DRAIN_DELAY_S": "0",
     }
     with Replica(settings, log=log) as started:
@@ -122,6 +131,10 @@ def replica(
 @pytest.fixture
 def port(replica: Replica) -> int:
     """Where the real server listens."""
+    return port_of(replica)
+
+
+def port_of(replica: Replica) -> int:
     port = urlsplit(replica.http_url).port
     assert port is not None
     return port
