@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from app.loadtest.errors import RequestError
 from app.loadtest.http import Connection
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 
 
 class Answer(NamedTuple):

@@ -13,13 +13,14 @@ import pytest
 from app.embedded.replica import Replica
 from app.embedded.stack import EmbeddedStack
 from tests.faults.conftest import Serve
-from tests.faults.load import Load
+from tests.faults.load import TIMEOUT_S, Load
 from tests.faults.polling import until
 
 WARM = range(1, 21)
-SLACK_S = 2.0
+SLACK_S = 6.0
 """What a busy machine may add to a bound."""
-ACQUIRE_S = STATEMENT_S = 1.0
+ACQUIRE_S = STATEMENT_S = 4.0
+"""Longer than a server that is well ever stalls."""
 
 numbers = itertools.count(1)
 """For a prefix of each test's own: all its keys are cold."""
@@ -53,7 +54,8 @@ def replica(own_stack: EmbeddedStack, serve: Serve) -> Replica:
         mode="singleflight",  # what Redis alone is good for; mode `full` is the scenarios' subject
         cache_ttl_s=600,
         cache_key_prefix=f"test-{next(numbers)}",
-        database_connect_timeout_s=1,
+        redis_timeout_s=10,
+        database_connect_timeout_s=ACQUIRE_S,
         database_acquire_timeout_s=ACQUIRE_S,
         database_statement_timeout_s=STATEMENT_S,
     )
@@ -71,7 +73,7 @@ async def test_postgres_killed_and_back_under_load(own_stack: EmbeddedStack, rep
 
         uncached.phase = "coming"
         await asyncio.to_thread(own_stack.postgres.start)
-        await until(lambda: loads_again(replica), "the pool recovers")
+        await until(lambda: loads_again(replica), "the pool recovers", TIMEOUT_S)
         uncached.phase = "back"
         await uncached.answered(40)
     assert set(cached.outcomes()) == {"200"}
@@ -89,7 +91,7 @@ async def test_postgres_restarted_in_good_order_under_load(own_stack: EmbeddedSt
         for _ in range(3):
             await asyncio.to_thread(own_stack.postgres.restart)
             await uncached.answered(8)
-        await until(lambda: loads_again(replica), "the pool recovers")
+        await until(lambda: loads_again(replica), "the pool recovers", TIMEOUT_S)
         uncached.phase = "back"
         await uncached.answered(40)
     assert set(cached.outcomes()) == {"200"}
@@ -107,7 +109,7 @@ async def test_postgres_hung_and_going_on_under_load(own_stack: EmbeddedStack, r
         await uncached.answered(8)
         uncached.phase = "going on"
         await asyncio.to_thread(own_stack.postgres.resume)
-        await until(lambda: loads_again(replica), "the pool recovers")
+        await until(lambda: loads_again(replica), "the pool recovers", TIMEOUT_S)
         uncached.phase = "back"
         await uncached.answered(40)
     assert set(cached.outcomes()) == {"200"}
@@ -133,8 +135,8 @@ async def test_with_both_gone_every_read_is_503_in_time_and_ready_says_so_and_al
         load.phase = "coming"
         await asyncio.to_thread(own_stack.redis.start)
         await asyncio.to_thread(own_stack.postgres.start)
-        await until(lambda: is_ready(replica), "ready")
-        await until(lambda: loads_again(replica), "the pool recovers")
+        await until(lambda: is_ready(replica), "ready", TIMEOUT_S)
+        await until(lambda: loads_again(replica), "the pool recovers", TIMEOUT_S)
         load.phase = "back"
         await load.answered(100)
     assert set(load.outcomes("before", "back")) == {"200"}
@@ -144,7 +146,7 @@ async def test_with_both_gone_every_read_is_503_in_time_and_ready_says_so_and_al
 
 
 async def refused_with_retry_after(replica: Replica) -> None:
-    async with httpx.AsyncClient(base_url=replica.http_url, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=replica.http_url, timeout=TIMEOUT_S) as client:
         for response in (
             await client.get("/template-details?id=1000"),
             await client.get("/templates"),
@@ -158,7 +160,7 @@ async def refused_with_retry_after(replica: Replica) -> None:
 
 
 async def ready(replica: Replica) -> tuple[int, dict[str, str]]:
-    async with httpx.AsyncClient(base_url=replica.http_url, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=replica.http_url, timeout=TIMEOUT_S) as client:
         response = await client.get("/ready")
     return response.status_code, response.json()["checks"]
 
@@ -169,5 +171,5 @@ async def is_ready(replica: Replica) -> bool:
 
 async def loads_again(replica: Replica) -> bool:
     """Whether the database is read; the list of templates is never cached."""
-    async with httpx.AsyncClient(base_url=replica.http_url, timeout=5) as client:
+    async with httpx.AsyncClient(base_url=replica.http_url, timeout=TIMEOUT_S) as client:
         return (await client.get("/templates?limit=1")).status_code == 200
