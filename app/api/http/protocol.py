@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from app.api.http import problems
 from app.api.http.arrivals import ARRIVED, Arrivals
+from app.concurrency.unsent import unsent_bytes
 
 MAX_HEAD_BYTES = 65_536
 """Largest head of a request, give or take one read from the socket; the parser by itself knows no bound."""
@@ -23,7 +24,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     - A head, or trailers, of more than `MAX_HEAD_BYTES` get 431, where uvicorn would gather them without end.
     - `timeout_keep_alive` runs from the connection's beginning, or from the last answer, until the next request's head
-      is complete, where uvicorn stops it at the first byte. Past it the connection is closed.
+      is complete, where uvicorn stops it at the first byte. Past it the connection is closed; a reader that is slow has
+      the time again from when it has taken the answer.
     - An answer that its reader takes nothing of for as long is given up, and the connection with it.
     - What can't be parsed gets its 400 as problem+json, and never in place of the answer to an earlier request.
     - The request being answered hears of the connection's end; uvicorn tells it to the one that was read last.
@@ -62,6 +64,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._unsent_bytes = 0
         self._arm()
 
     def resume_writing(self) -> None:
@@ -149,8 +152,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._parse_waiting()
         if self.timeout_keep_alive_task is not fired:
             return  # the head was there, and only waited
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and unsent != self._unsent_bytes:
+        unsent = unsent_bytes(self.transport)
+        if unsent != self._unsent_bytes:  # the reader has taken something since
             self._unsent_bytes = unsent
             self._arm()
         elif unsent:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import socket
 import sys
-import termios
 from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
+from app.concurrency.unsent import unsent_bytes
 from app.loom.proxy.backlog import Backlog
 from app.loom.proxy.limits import Limits
 from app.loom.proxy.relay import Relay
@@ -26,8 +25,6 @@ LOOK_S: Final = 0.05
 LOOKS: Final = 3
 """So often in a row all must have: below TLS the transport has a buffer, too, of which is known only that the kernel
 gets it as soon as it takes more."""
-_SO_NWRITE: Final = 0x1024
-"""macOS's, which Python has no name for."""
 
 
 class Leg(asyncio.Protocol):
@@ -95,7 +92,7 @@ class Leg(asyncio.Protocol):
         """A peer may never answer that TLS ends, gRPC's own don't: once it has all, nothing is to be waited for."""
         if self.is_lost:
             return
-        if self.transport.get_write_buffer_size() or _unsent(self.transport.get_extra_info("socket")):
+        if unsent_bytes(self.transport):
             looks = LOOKS
         if looks:
             asyncio.get_running_loop().call_later(LOOK_S, self._leave, looks - 1)
@@ -236,18 +233,6 @@ def peer_address(peername: object) -> str:
 
 def _discard(_data: bytes) -> None:
     pass
-
-
-def _unsent(connection: socket.socket | None) -> int:
-    """Bytes that the kernel keeps until the peer's has acknowledged them; there is no socket once it is closed."""
-    if connection is None:
-        return 0
-    with contextlib.suppress(OSError):  # where it is gone already
-        if sys.platform == "linux":
-            return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        else:  # noqa: RET505 - so that type checkers know it for another platform's
-            return connection.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    return 0
 
 
 def _watch_for_vanished(connection: socket.socket) -> None:
