@@ -22,6 +22,7 @@ from app.embedded.stack import EmbeddedStack
 from app.storage.postgres import Connection
 from app.storage.templates import LOAD_MARK
 from tests.faults.commands import Command
+from tests.faults.held import HeldLoads
 
 Serve = Callable[..., Replica]
 Run = Callable[..., Command]
@@ -83,6 +84,12 @@ def loads(admin: Connection) -> Callable[[], Awaitable[int]]:
         return found
 
     return count
+
+
+@pytest.fixture
+def held(stack: EmbeddedStack, database_url: str) -> HeldLoads:
+    """`async with` it to hold the loads of the module's own database."""
+    return HeldLoads(stack.postgres.url("postgres", database_url.rpartition("/")[2]))
 
 
 @pytest.fixture
