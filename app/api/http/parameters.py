@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from typing import TypeVar
@@ -19,6 +18,7 @@ from app.api.http.problems import (
     UnsupportedMediaTypeError,
 )
 from app.api.http.schemas import TemplateBody
+from app.concurrency.fair_timeout import FairTimeout
 from app.domain.errors import InvalidInputError, Violation
 from app.domain.template import MAX_ID, TemplateDraft
 from app.domain.write_request import check_request_id
@@ -185,7 +185,7 @@ async def _body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
         raise too_large
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(timeout_s):
+        async with FairTimeout(timeout_s):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > max_bytes:

@@ -23,8 +23,10 @@ from tests.api.http.fake_ports import FakeCache, MemoryRepository, template
 
 MAX_BODY_BYTES = 800_000
 """Room for the largest template, written with an escape for every character."""
-RECEIVE_TIMEOUT_S = 0.5
-"""How long the real server waits for a head, and then for a body."""
+PATIENCE_S = 60.0
+"""How long a real server waits for a head, and then for a body, and for its own parts."""
+RECEIVE_TIMEOUT_S = 2.0
+"""How long a hasty one waits for a head, and then for a body."""
 
 
 @dataclass
@@ -105,8 +107,30 @@ def replica(
 ) -> Iterator[Replica]:
     """A real server."""
     log = tmp_path_factory.mktemp("replica") / "log"
-    with serving(stack, fresh_database(), log, receive_timeout_s=RECEIVE_TIMEOUT_S) as started:
+    with serving(stack, fresh_database(), log, receive_timeout_s=PATIENCE_S) as started:
         yield started
+
+
+@dataclass(frozen=True)
+class Hasty:
+    """A real server that gives clients little time, for tests of that time. `database` is its own."""
+
+    replica: Replica
+    database: str
+
+    @property
+    def port(self) -> int:
+        return port_of(self.replica)
+
+
+@pytest.fixture(scope="package")
+def hasty(
+    stack: EmbeddedStack, fresh_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hasty]:
+    log = tmp_path_factory.mktemp("hasty") / "log"
+    url = fresh_database()
+    with serving(stack, url, log, receive_timeout_s=RECEIVE_TIMEOUT_S) as started:
+        yield Hasty(started, url.rpartition("/")[2])
 
 
 @contextmanager
@@ -115,8 +139,11 @@ def serving(stack: EmbeddedStack, database_url: str, log: Path, *, receive_timeo
     settings = {
         "APP_DATABASE_URL": database_url,
         "APP_REDIS_URL": stack.redis.url(),
-        "APP_CACHE_KEY_PREFIX": "wire",
+        "APP_CACHE_KEY_PREFIX": log.parent.name,
         "APP_HTTP_RECEIVE_TIMEOUT_S": str(receive_timeout_s),
+        "APP_BULKHEAD_TIMEOUT_S": str(PATIENCE_S),
+        "APP_LOAD_DEADLINE_S": str(PATIENCE_S),
+        "APP_DATABASE_ACQUIRE_TIMEOUT_S": str(PATIENCE_S),
         "APP_DRAIN_DELAY_S": "0",
     }
     with Replica(settings, log=log) as started:

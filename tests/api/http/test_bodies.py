@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from app.api.http.parameters import MAX_FIELD_CHARS, MAX_VIOLATIONS
+from app.concurrency.fair_timeout import LAG_S
 from app.domain.template import MAX_BODY_CHARS, MAX_NAME_CHARS
 from tests.api.http.conftest import MAX_BODY_BYTES, Api, client_of, make_app
 from tests.api.http.problem import problem_of
@@ -209,3 +212,23 @@ async def test_a_body_that_does_not_come_in_time_gets_408_and_the_connection_clo
     problem_of(response, 408, "request_timeout")
     assert response.headers["connection"] == "close"
     assert api.repository.templates[1].version == 3
+
+
+async def test_a_body_that_came_while_the_event_loop_was_held_up_past_its_time_is_taken(api: Api) -> None:
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    def hold_up() -> None:
+        theirs.sendall(GOOD[5:])
+        time.sleep(0.05 + 5 * LAG_S)
+
+    async def late() -> AsyncIterator[bytes]:
+        yield GOOD[:5]
+        loop.call_soon(hold_up)
+        yield await loop.sock_recv(ours, 100)
+
+    with ours, theirs:
+        async with client_of(make_app(api.service, api.health, api.metrics, receive_timeout_s=0.05)) as client:
+            response = await client.put("/template-details?id=1", content=late(), headers=JSON)
+    assert response.status_code == 200

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from app.embedded.replica import Replica
-from app.embedded.stack import EmbeddedStack
-from tests.api.http.conftest import port_of, serving
 from tests.api.http.wire import GET, GOOD, connected, is_final_problem, put
 
 
@@ -29,24 +25,17 @@ async def test_pipelined_requests_are_answered_in_their_order_each_in_full(port:
     ]
 
 
-@pytest.fixture
-def patient(stack: EmbeddedStack, fresh_database: Callable[[], str], tmp_path: Path) -> Iterator[Replica]:
-    """A server that gives a slow client time."""
-    with serving(stack, fresh_database(), tmp_path / "log", receive_timeout_s=60) as started:
-        yield started
-
-
 async def test_a_crowd_in_one_instant_gets_each_its_own_answers_in_order_and_who_leaves_it_holds_up_nobody(
-    patient: Replica,
+    port: int, replica: Replica
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        crowd = [await stack.enter_async_context(connected(port_of(patient))) for _ in range(200)]
-        os.kill(patient.pid, signal.SIGSTOP)
+        crowd = [await stack.enter_async_context(connected(port)) for _ in range(200)]
+        os.kill(replica.pid, signal.SIGSTOP)
         try:
             for number, wire in enumerate(crowd):
                 await wire.send((GET % (100_000 + number)) + GET % 1)
         finally:
-            os.kill(patient.pid, signal.SIGCONT)
+            os.kill(replica.pid, signal.SIGCONT)
         for wire in crowd[::4]:
             wire.reset()
         staying = [(number, wire) for number, wire in enumerate(crowd) if number % 4]

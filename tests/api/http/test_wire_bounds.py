@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import pytest
 
 from app.api.http.protocol import MAX_HEAD_BYTES
 from app.embedded.replica import Replica
-from tests.api.http.conftest import RECEIVE_TIMEOUT_S
+from app.embedded.stack import EmbeddedStack
+from tests.api.http.conftest import RECEIVE_TIMEOUT_S, Hasty
 from tests.api.http.wire import GET, GOOD, connected, is_final_problem, put
+from tests.faults.metrics import Scraped
 
 
-async def test_nothing_at_all_but_line_breaks_is_waited_for_no_longer_than_a_head(port: int) -> None:
-    async with connected(port) as wire:
+async def test_nothing_at_all_but_line_breaks_is_waited_for_no_longer_than_a_head(hasty: Hasty) -> None:
+    async with connected(hasty.port) as wire:
         await wire.send(b"\r\n" * 10)
         assert await wire.is_closed_by_peer()
 
@@ -77,41 +79,51 @@ async def test_a_head_that_is_too_large_behind_a_request_does_not_take_the_place
     assert first.json()["id"] == 9
 
 
-@pytest.mark.parametrize(
-    "begin",
-    [b"", b"G", b"GET /live HTTP/1.1\r\n", b"GET /live HTTP/1.1\r\nHost: app\r\nX: y", GET % 1 + b"GET /li"],
-    ids=["nothing", "one byte", "one line", "all but the end", "a second request"],
-)
-async def test_a_head_that_does_not_come_in_time_ends_the_connection(port: int, begin: bytes) -> None:
-    began = time.monotonic()
-    async with connected(port) as wire:
-        await wire.send(begin)
-        answers = await wire.answers()
-    assert [answer.status for answer in answers] == [200] * begin.count(b"\r\n\r\n")
-    assert RECEIVE_TIMEOUT_S * 0.9 < time.monotonic() - began < RECEIVE_TIMEOUT_S + 5
+BEGUN = {
+    "nothing": b"",
+    "one byte": b"G",
+    "one line": b"GET /live HTTP/1.1\r\n",
+    "all but the end": b"GET /live HTTP/1.1\r\nHost: app\r\nX: y",
+    "a second request": GET % 1 + b"GET /li",
+}
 
 
-async def test_a_head_that_trickles_in_gains_no_time_by_that(port: int) -> None:
+async def test_a_head_that_does_not_come_in_time_ends_the_connection(hasty: Hasty) -> None:
+    async def answered(begin: bytes) -> list[int]:
+        began = time.monotonic()
+        async with connected(hasty.port) as wire:
+            await wire.send(begin)
+            answers = await wire.answers()
+        assert RECEIVE_TIMEOUT_S * 0.9 < time.monotonic() - began < RECEIVE_TIMEOUT_S + 5
+        return [answer.status for answer in answers]
+
+    statuses = await asyncio.gather(*map(answered, BEGUN.values()))
+    assert dict(zip(BEGUN, statuses, strict=True)) == {name: [200] if "second" in name else [] for name in BEGUN}
+
+
+async def test_a_head_that_trickles_in_gains_no_time_by_that(hasty: Hasty) -> None:
     began = time.monotonic()
-    async with connected(port) as wire:
-        await wire.send(b"GET /")
+    async with connected(hasty.port) as wire:
         with contextlib.suppress(OSError):
+            await wire.send(b"GET /")
             while time.monotonic() - began < RECEIVE_TIMEOUT_S + 10:
                 await wire.send(b"a")
                 await asyncio.sleep(0.05)
     assert time.monotonic() - began < RECEIVE_TIMEOUT_S + 5
 
 
-@pytest.mark.parametrize(
-    "head", [put(b"Content-Length: 23"), put(b"Transfer-Encoding: chunked") + b"17\r\n"], ids=["length", "chunks"]
-)
-async def test_a_body_that_does_not_come_in_time_gets_408(port: int, head: bytes) -> None:
-    began = time.monotonic()
-    async with connected(port) as wire:
-        await wire.send(head + GOOD[:5])
-        (answer,) = await wire.answers()
-    is_final_problem(answer, 408, "request_timeout")
-    assert RECEIVE_TIMEOUT_S * 0.9 < time.monotonic() - began < RECEIVE_TIMEOUT_S + 5
+async def test_a_body_that_does_not_come_in_time_gets_408(hasty: Hasty) -> None:
+    async def is_refused(head: bytes) -> None:
+        began = time.monotonic()
+        async with connected(hasty.port) as wire:
+            await wire.send(head + GOOD[:5])
+            (answer,) = await wire.answers()
+        is_final_problem(answer, 408, "request_timeout")
+        assert RECEIVE_TIMEOUT_S * 0.9 < time.monotonic() - began < RECEIVE_TIMEOUT_S + 5
+
+    await asyncio.gather(
+        is_refused(put(b"Content-Length: 23")), is_refused(put(b"Transfer-Encoding: chunked") + b"17\r\n")
+    )
 
 
 async def test_a_client_that_sends_nothing_more_is_answered_or_let_go(port: int) -> None:
@@ -123,22 +135,25 @@ async def test_a_client_that_sends_nothing_more_is_answered_or_let_go(port: int)
         assert [answer.status for answer in answers] in ([], [200])
 
 
-async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(port: int, replica: Replica) -> None:
-    large = json.dumps({"name": "large", "body": "\U0001f600" * 65_536}, ensure_ascii=False).encode()
-    async with connected(port) as wire:
-        for _ in range(45):
-            await wire.send(
-                b"POST /template-details HTTP/1.1\r\nHost: app\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n%b" % (len(large), large)
-            )
-            answer = await wire.answer()
-            assert answer is not None
-            assert answer.status == 201
-    for close in (b"", b"Connection: close\r\n"):
-        async with connected(port, receive_buffer=4096) as wire:
-            await wire.send(b"GET /templates?after=1000&limit=100 HTTP/1.1\r\nHost: app\r\n%b\r\n" % close)
-            await _until(lambda: _connections(replica) == 1, "the connection is there")
-            await _until(lambda: _connections(replica) == 0, "it is cut off")
+async def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(hasty: Hasty, stack: EmbeddedStack) -> None:
+    stack.postgres.sql(
+        "INSERT INTO templates (name, body) SELECT 'large', repeat(chr(128512), 65536) FROM generate_series(1, 45)",
+        database=hasty.database,
+    )
+    before = _lists(hasty.replica)
+    async with connected(hasty.port, receive_buffer=4096) as wire, connected(hasty.port, receive_buffer=4096) as last:
+        await wire.send(b"GET /templates?after=1000&limit=100 HTTP/1.1\r\nHost: app\r\n\r\n")
+        await last.send(b"GET /templates?after=1000&limit=100 HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+        await _until(lambda: _lists(hasty.replica) == before + 2, "both have an end")
+        await _until(lambda: _connections(hasty.replica) == 0, "both are cut off")
+
+
+def _lists(replica: Replica) -> float:
+    """Of templates, answered or given up."""
+    metrics = Scraped(httpx.get(f"{replica.http_url}/metrics").text)
+    return sum(
+        count for labels, count in metrics.named("http_request_total").items() if ("path", "/templates") in labels
+    )
 
 
 def _connections(replica: Replica) -> int:
