@@ -17,8 +17,9 @@ TIMEOUT_S = 30.0
 
 
 class Answer(NamedTuple):
-    """One request: the phase in which it began, how long it took; `status` 0 where no answer came, `error` then."""
+    """One caller's request: the phase in which it began, how long it took; `status` 0 and `error` where none came."""
 
+    caller: int
     phase: str
     seconds: float
     status: int
@@ -45,7 +46,7 @@ class Load:
         self.phase = "before"
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._call(connection)) for connection in self._connections]
+        self._tasks = [asyncio.create_task(self._call(*each)) for each in enumerate(self._connections)]
         return self
 
     async def __aexit__(
@@ -65,6 +66,12 @@ class Load:
             while len(self.answers) < wanted:  # noqa: ASYNC110 - a clock would not be simpler
                 await asyncio.sleep(0.005)
 
+    async def answered_each(self, count: int) -> None:
+        """Until each caller has been answered so many requests that began in this phase."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while min(self._answers_by_caller()) < count:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.005)
+
     def of(self, phase: str) -> list[Answer]:
         return [answer for answer in self.answers if answer.phase == phase]
 
@@ -74,15 +81,20 @@ class Load:
             answer.error or str(answer.status) for answer in self.answers if not phases or answer.phase in phases
         )
 
-    async def _call(self, connection: Connection) -> None:
+    def _answers_by_caller(self) -> list[int]:
+        found = Counter(answer.caller for answer in self.of(self.phase))
+        return [found[caller] for caller in range(len(self._connections))]
+
+    async def _call(self, caller: int, connection: Connection) -> None:
         while not self._ending.is_set():
             phase, began, template_id = self.phase, time.monotonic(), next(self._ids)
             try:
                 response = await connection.get(b"/template-details?id=%d" % template_id)
             except RequestError as error:
-                self.answers.append(Answer(phase, time.monotonic() - began, 0, "", error.kind))
+                self.answers.append(Answer(caller, phase, time.monotonic() - began, 0, "", error.kind))
             else:
                 is_right = response.status != 200 or response.body.startswith(b'{"id":%d,' % template_id)
                 error_kind = "" if is_right else "another template's body"
-                self.answers.append(Answer(phase, response.end - began, response.status, response.source, error_kind))
+                seconds = response.end - began
+                self.answers.append(Answer(caller, phase, seconds, response.status, response.source, error_kind))
             await asyncio.sleep(self._pause_s)
