@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from app.concurrency.clock import monotonic
+from app.concurrency.fair_timeout import FairTimeout
 from app.loom.call import Altered, Direction, Headers, Status
 from app.loom.rules import file
 from app.loom.rules.engine import CallRules, MutationError, Ruleset
@@ -139,7 +140,7 @@ class CallMutation:
         ends_at = monotonic() + self._rules.delay_s
         if self._lacks_schema() and self._schemas is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SCHEMA_S):
+                async with FairTimeout(SCHEMA_S):
                     await self._schemas.schema()
         await asyncio.sleep(max(0.0, ends_at - monotonic()))
 

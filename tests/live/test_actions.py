@@ -66,6 +66,11 @@ class FakeStage(Stage):
         return Done("it was done", "Done", self.after.set)
 
 
+def take_a_turn(stage: Stage) -> None:
+    with stage.turn(PATIENCE_S):
+        pass
+
+
 async def test_the_controller_does_one_thing_at_a_time_and_only_for_who_knows_the_token() -> None:
     stage, controller = FakeStage(), Controller(print)
     known = {"authorization": f"Bearer {controller.token}"}
@@ -84,6 +89,7 @@ async def test_the_controller_does_one_thing_at_a_time_and_only_for_who_knows_th
             stage.let.set()
             assert (await first).json() == {"done": "it was done", "mark": "Done"}
             assert await asyncio.to_thread(stage.after.wait, PATIENCE_S), "what comes after, comes once it was read"
+            await asyncio.to_thread(take_a_turn, stage)  # which was still held then
             for path, body in {"/actions/nope": "{}", "/actions/mode": '{"mode": "x"}', "/actions/expire": "{"}.items():
                 answer = await client.post(path, content=body, headers=known)
                 assert answer.status_code in (404, 422), path

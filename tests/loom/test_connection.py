@@ -210,8 +210,9 @@ async def test_a_connection_with_one_side_gone_is_not_kept_for_ever(interception
 async def test_http_1_gets_a_clear_answer_and_no_connection_to_the_backend(
     request_line: bytes, interception: Interception | None
 ) -> None:
+    limits = Limits(preface_s=0.3 if request_line == b"P" else WAIT_S)
     async with (
-        proxied(1, Limits(preface_s=0.3), interception=interception) as front,
+        proxied(1, limits, interception=interception) as front,
         client(front.port, request_line) as caller,
     ):
         for _ in range(3):
@@ -240,8 +241,9 @@ async def test_http_1_gets_a_clear_answer_and_no_connection_to_the_backend(
 async def test_what_is_not_http_2_is_closed_counted_and_said_in_one_line(
     greeting: bytes, why: str, caplog: pytest.LogCaptureFixture, interception: Interception | None
 ) -> None:
+    limits = Limits(preface_s=0.2 if why == "silent" else WAIT_S)
     async with (
-        proxied(1, Limits(preface_s=0.2), interception=interception) as front,
+        proxied(1, limits, interception=interception) as front,
         client(front.port, greeting) as caller,
     ):
         await caller.end()
@@ -259,7 +261,7 @@ async def test_one_client_too_many_is_closed_and_the_others_go_on(interception: 
         first.send(first.block(1, REQUEST_HEADERS), data(1, message(b"ask"), end=True))
         await front.account.one()
         async with client(front.port) as second:
-            await second.end()
+            await second.gone()
         assert front.account.counts["refused full"] == 1
         first.send(first.block(3, REQUEST_HEADERS), data(3, message(b"ask"), end=True))
         await front.account.ended(2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import pytest
 
 from app.loom.bootstrap import Config, HostPort, running
 from app.loom.call import Ending, Status, StreamKind
@@ -18,7 +19,13 @@ from tests.loom.test_command import loom, probing
 ANYWHERE = HostPort("127.0.0.1", 0)
 
 
-async def test_a_round_has_all_kinds_of_calls_and_of_ends_and_a_stampede_with_the_names_of_their_fields() -> None:
+async def test_a_round_has_all_kinds_of_calls_and_of_ends_and_a_stampede_with_the_names_of_their_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Far apart, and whoever is late on a busy machine takes no deadline for a cancel.
+    monkeypatch.setattr("app.loom.demo.traffic.IMPATIENT_S", 1.5)
+    monkeypatch.setattr("app.loom.demo.backend.REPORT_S", 3.5)
+    monkeypatch.setattr("app.loom.proxy.status.SLACK_S", 1.5)
     shop = Shop.load()
     async with (
         serving(shop) as port,

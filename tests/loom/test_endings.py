@@ -140,7 +140,7 @@ async def test_a_client_that_vanishes_ends_its_calls_and_is_not_held_against_the
     async def script(peer: Peer) -> None:
         await peer.headers()
         reached.set()
-        await peer.end()
+        await peer.gone()
         gone.set()
 
     async with scripted(script) as port, proxied(port, interception=interception) as front:

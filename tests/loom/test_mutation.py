@@ -132,8 +132,10 @@ async def mutating(path: Path, compression: Any = None) -> AsyncIterator[tuple[L
         capture=CaptureConfig(schema=SCHEMA_FILES),
     )
     try:
-        async with running(config) as loom, grpc.aio.insecure_channel(str(loom.listen)) as channel:
-            yield loom, shop, channel
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("app.loom.mutation.SCHEMA_S", WAIT_S)
+            async with running(config) as loom, grpc.aio.insecure_channel(str(loom.listen)) as channel:
+                yield loom, shop, channel
     finally:
         await server.stop(0)
 

@@ -171,6 +171,7 @@ async def test_keys_links_pause_and_clear() -> None:
             await shows(page, 3)
             await page.keyboard.press("p")
             await shows(page, 4)
+            await expect(page.locator("#viewport .ok")).to_have_count(4)  # those under way would stay
             await page.locator("#clear").click()
             await shows(page, 0)
             await page.keyboard.press("?")
@@ -275,6 +276,7 @@ async def test_an_empty_page_says_where_to_call_and_what_is_chosen_is_read_out_a
         await expect(page.locator("#none")).to_have_text("No call is as the filter says.")
         with pytest.raises(grpc.aio.AioRpcError):
             await watched.unary(metadata=(("x-status", "5"),))
+        await expect(page.locator("#viewport .failed")).to_have_count(1)
         await shows(page, 1)
         await expect(page.locator("#none")).to_be_hidden()
         said = page.get_by_role("status").and_(page.locator("#said"))

@@ -7,6 +7,8 @@ import contextlib
 import socket
 import ssl
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -15,7 +17,7 @@ import trustme
 
 from app.loom.call import Status
 from app.loom.proxy import framing, tls
-from app.loom.proxy.upstream import DialError, Upstream
+from app.loom.proxy.upstream import DialError, P, Upstream
 from tests.loom.account import WAIT_S
 from tests.loom.backend import Backend
 from tests.loom.conftest import UNLIMITED, proxied
@@ -66,11 +68,29 @@ async def test_addresses_are_taken_in_turn_and_one_that_is_down_is_passed_over()
         scripted(note("127.0.0.1"), "127.0.0.1") as port,
         scripted(note("127.0.0.3"), "127.0.0.3", port),
     ):
-        upstream = Named("backend.test", port, timeout_s=5, handshake_s=5)
+        upstream = Named("backend.test", port, timeout_s=6 * WAIT_S, handshake_s=WAIT_S)
         for number in range(4):
             connected = await upstream.dial(_Closing)
             assert await asyncio.wait_for(asked.get(), WAIT_S) == TURNS[number]
             connected.transport.close()
+
+
+async def test_the_time_in_which_this_process_could_not_run_is_not_held_against_the_backend() -> None:
+    """It is held up past the deadline while the name is being resolved, and again while it connects."""
+    loop = asyncio.get_running_loop()
+
+    class Busy(Upstream):
+        async def _resolve(self) -> list[str]:
+            loop.call_soon(time.sleep, 0.4)
+            return await loop.run_in_executor(None, lambda: ["127.0.0.1"])
+
+        async def _connect(self, protocol: Callable[[], P], address: str) -> P:
+            loop.call_soon(time.sleep, 0.4)
+            return await super()._connect(protocol, "127.0.0.1")
+
+    async with scripted(Peer.end) as port:
+        upstream = Busy("backend.test", port, timeout_s=0.2, handshake_s=WAIT_S)
+        (await upstream.dial(_Closing)).transport.close()
 
 
 TURNS = ["127.0.0.1", "127.0.0.3", "127.0.0.3", "127.0.0.1"]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.concurrency.clock import Clock, monotonic
+from app.concurrency.fair_timeout import FairTimeout
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -52,14 +53,15 @@ class Upstream:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     async def dial(self, protocol: Callable[[], P]) -> P:
-        """A connection, its protocol told of it. Raises `DialError`, within the timeout.
+        """A connection, its protocol told of it. Raises `DialError`, within the timeout, or soon after it where this
+        process could not run meanwhile.
 
         Of several addresses none may take more than its share of the time, so that one that swallows packets does not
         hide the others.
         """
         ends_at = self._clock() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with FairTimeout(self._timeout_s):
                 addresses = await self._resolve()
         except TimeoutError:
             raise DialError(f"{self.target}: its name was not resolved within {self._timeout_s:g} s") from None
@@ -67,9 +69,10 @@ class Upstream:
         failures = []
         for index in range(len(addresses)):
             address = addresses[(first + index) % len(addresses)]
-            share_s = max(0.0, ends_at - self._clock()) / (len(addresses) - index)
+            left_s = max(self._timeout_s / 10, ends_at - self._clock())  # none where this process was held up
+            share_s = left_s / (len(addresses) - index)
             try:
-                async with asyncio.timeout(share_s):
+                async with FairTimeout(share_s):
                     return await self._connect(protocol, address)
             except TimeoutError:
                 failures.append(f"{address}: no answer within {share_s:.2g} s")

@@ -2,8 +2,14 @@
 
 import { ask, byId, make, milliseconds, table } from "./dom.js";
 
+let shownMethods = null;
+
 export async function showMethods() {
-  const { methods, boundsMs } = await ask("/api/methods");
+  const found = await ask("/api/methods");
+  const text = JSON.stringify(found);
+  if (text === shownMethods && byId("methods").childElementCount) return; // its links stay, and with them a click that has begun
+  shownMethods = text;
+  const { methods, boundsMs } = found;
   const rows = methods.map((method) => [
     make("a", { href: `#/filter/${encodeURIComponent(`method:${method.method}`)}`, title: "its calls" }, method.method),
     String(method.calls), `${(100 * method.errorShare).toFixed(1)} %`,
