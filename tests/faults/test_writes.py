@@ -26,7 +26,8 @@ numbers = itertools.count(1)
 
 @pytest.fixture
 async def pair(database_url: str, redis_url: str) -> AsyncIterator[list[Replica]]:
-    async with replicas(database_url, redis_url) as both:
+    # Half of it is how long a writer waits for another's row.
+    async with replicas(database_url, redis_url, database_statement_timeout_s=60) as both:
         yield both
 
 
@@ -323,7 +324,7 @@ async def test_a_caller_gone_in_the_middle_of_a_write_leaves_nothing(
     )
     async with admin.transaction():
         await admin.execute("SELECT FROM templates WHERE id = $1 FOR UPDATE", created.id)
-        call = pair[0].stub.UpdateTemplate(request, timeout=1.0 if by_deadline else 30)
+        call = pair[0].stub.UpdateTemplate(request, timeout=3.0 if by_deadline else 30)
         waiting = asyncio.ensure_future(call)
         await blocked(admin, 1)
         if by_deadline:
