@@ -16,7 +16,7 @@ from tests.fleet.database import FleetDatabase
 from tests.fleet.fleet import Fleet
 
 SIZE = 8
-LEASE_S = 1.5
+LEASE_S = 6.0
 PREFIX = "fleet"
 SEEDED = 1_000
 """Ids that exist."""
@@ -30,7 +30,11 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(scope="session")
 def fleet_settings(stack: EmbeddedStack, fresh_database: Callable[[], str]) -> dict[str, Any]:
-    """For mode `full`, with its defaults but for a lease short enough to wait for, and lives that end in no test."""
+    """For mode `full`, with a lease short enough to wait for, and lives that end in no test.
+
+    A server or a process that is kept from running for a while is not what these tests are about, but for those that
+    give another timeout: it makes nobody give up.
+    """
     return {
         "mode": "full",
         "database_url": fresh_database(),
@@ -39,6 +43,15 @@ def fleet_settings(stack: EmbeddedStack, fresh_database: Callable[[], str]) -> d
         "cache_ttl_s": 3_600,
         "lease_s": LEASE_S,
         "load_delay_ms": 0,
+        "redis_timeout_s": 5,
+        "soft_deadline_s": 30,
+        "load_deadline_s": 60,
+        "bulkhead_timeout_s": 30,
+        "singleflight_wait_timeout_s": 30,
+        "database_connect_timeout_s": 30,
+        "database_start_timeout_s": 60,
+        "database_acquire_timeout_s": 30,
+        "database_statement_timeout_s": 60,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -12,7 +13,8 @@ import asyncpg
 from app.storage.postgres import Connection
 from app.storage.templates import LOAD_MARK
 
-SETTLE_TIMEOUT_S = 2.0
+SEEN_TIMEOUT_S = 20.0
+HELD_TIMEOUT_S = 60.0
 
 # As app.loadtest counts them: only those that ended well are in the statistics.
 _LOADS = """
@@ -73,9 +75,29 @@ class FleetDatabase:
         """Ends the connections on which changes are announced; how many there were."""
         return int(await self.connection.fetchval(_FEEDS))
 
-    async def under_way(self) -> int:
-        """Loads that are being carried out now."""
-        return len(await self.connection.fetch(_UNDER_WAY, LOAD_MARK))
+    async def under_way(self) -> set[int]:
+        """The sessions whose loads are being carried out now."""
+        return {row["pid"] for row in await self.connection.fetch(_UNDER_WAY, LOAD_MARK)}
+
+    async def until_under_way(self, count: int, *, but: AbstractSet[int] = frozenset()) -> set[int]:
+        """Wait until so many loads are being carried out, and none by the sessions in `but`; by which they are."""
+        async with asyncio.timeout(SEEN_TIMEOUT_S):
+            while len(sessions := await self.under_way()) != count or sessions & but:  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        return sessions
+
+    @contextlib.asynccontextmanager
+    async def loads_held(self) -> AsyncIterator[None]:
+        """No load ends before the `async with` does; one that is given up, or whose caller is gone, is cancelled.
+
+        A load that waits so may see what is committed meanwhile.
+        """
+        holder = await asyncpg.connect(self.url)
+        try:
+            await holder.execute("BEGIN; LOCK TABLE templates", timeout=HELD_TIMEOUT_S)
+            yield
+        finally:
+            await holder.close(timeout=2.0)
 
     @contextlib.asynccontextmanager
     async def watched(self, every_s: float = 0.01) -> AsyncIterator[Watched]:

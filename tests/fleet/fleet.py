@@ -173,6 +173,16 @@ class Worker:
         said = await self.call("drive", keys=keys, rate=rate, seconds=seconds, at=begin)
         return [Answer(*each) for each in said["answers"]]
 
+    async def total(self, name: str, **labels: str) -> float:
+        """One of its metrics."""
+        return float((await self.call("sample", name=name, labels=labels))["value"])
+
+    async def until_total(self, value: float, name: str, timeout_s: float = 20.0, **labels: str) -> None:
+        """Wait until that metric has this value."""
+        async with asyncio.timeout(timeout_s):
+            while await self.total(name, **labels) != value:  # noqa: ASYNC110 - what it asks is another process
+                await asyncio.sleep(0.002)
+
     async def kill(self) -> None:
         """SIGKILL. Harmless where it has ended."""
         if self._process is not None and self._process.returncode is None:
@@ -273,5 +283,4 @@ class Fleet:
 
     async def total(self, name: str, **labels: str) -> float:
         """The sum of a metric over the workers."""
-        said = await asyncio.gather(*(worker.call("sample", name=name, labels=labels) for worker in self.workers))
-        return float(sum(each["value"] for each in said))
+        return sum(await asyncio.gather(*(worker.total(name, **labels) for worker in self.workers)))

@@ -22,6 +22,9 @@ async def test_the_first_replica_to_come_back_serves_no_value_from_before_the_wr
             "redis_url": stack.redis.url(),
             "cache_key_prefix": "away",
             "grpc_port": 0,
+            "redis_timeout_s": 5,
+            "database_connect_timeout_s": 30,
+            "database_start_timeout_s": 60,
         }
     )
     async with running(settings) as first:

@@ -24,6 +24,7 @@ from app.bootstrap import runtime as wiring
 from app.cache.loader import Loader
 from app.cli import garbage
 from app.domain.errors import DomainError
+from app.domain.ports import Reading
 from app.domain.template import Template, TemplateDraft
 from app.settings import Settings
 from app.storage.templates import TemplateRepository
@@ -92,6 +93,7 @@ class Worker:
     def __init__(self, runtime: wiring.Runtime) -> None:
         self._runtime = runtime
         self._service = runtime.service
+        self._callers: dict[int, asyncio.Task[Reading]] = {}
 
     async def read(self, keys: list[int], callers: int, at: float) -> dict[str, Any]:
         """So many callers a key, all at the moment `at`."""
@@ -109,13 +111,17 @@ class Worker:
             reads.append(asyncio.create_task(self._read(keys[number % len(keys)], due, busy_s)))
         return {"answers": await asyncio.gather(*reads)}
 
-    async def leave(self, key: int, after_s: float) -> dict[str, Any]:
-        """One caller who gives up."""
-        reading = asyncio.create_task(self._service.read(key))
-        await asyncio.sleep(after_s)
-        reading.cancel()
+    async def begin(self, key: int) -> dict[str, Any]:
+        """One caller, who waits until told to `leave`."""
+        self._callers[key] = asyncio.create_task(self._service.read(key))
+        return {}
+
+    async def leave(self, key: int) -> dict[str, Any]:
+        """That caller gives up; when."""
+        caller = self._callers.pop(key)
+        caller.cancel()
         left_at = time.monotonic()
-        await asyncio.wait({reading})
+        await asyncio.wait({caller})
         return {"at": left_at}
 
     async def write(self, key: int, body: str) -> dict[str, Any]:
