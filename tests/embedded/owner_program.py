@@ -52,7 +52,10 @@ def fork() -> int:
 
 
 def watches(pid: int) -> bool:
-    return "app.embedded.watchdog" in Path(f"/proc/{pid}/cmdline").read_text()
+    try:
+        return "app.embedded.watchdog" in Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+        return False
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.fleet.database import FleetDatabase
 from tests.fleet.fleet import Fleet
 
 SIZE = 8
-LEASE_S = 6.0
+LEASE_S = 5.0
 PREFIX = "fleet"
 SEEDED = 1_000
 """Ids that exist."""

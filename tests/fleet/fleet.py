@@ -118,6 +118,8 @@ class Worker:
 
     def __init__(self, number: int, settings: Mapping[str, Any], told: Told) -> None:
         self.number = number
+        self.held_up_s = 0.0
+        """For how long at most it could not run while it was last driven."""
         self._settings = settings
         self._told = told
         self._process: asyncio.subprocess.Process | None = None
@@ -171,6 +173,7 @@ class Worker:
     async def drive(self, keys: list[int], *, rate: float, seconds: float, at: float | None = None) -> list[Answer]:
         begin = time.monotonic() if at is None else at
         said = await self.call("drive", keys=keys, rate=rate, seconds=seconds, at=begin)
+        self.held_up_s = said["late_s"]
         return [Answer(*each) for each in said["answers"]]
 
     async def total(self, name: str, **labels: str) -> float:

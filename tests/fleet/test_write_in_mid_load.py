@@ -17,10 +17,10 @@ from tests.fleet.fleet import Answer, Fleet
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CALLERS = 100
-LOAD_MS = 2_500
+LOAD_MS = 2_000
 """Far more than the write may take to be committed, and far less than the lease."""
 ROUNDS = 2
-WATCHED_S = 3.0
+WATCHED_S = 2.5
 
 
 @pytest.mark.parametrize("by", ["another program", "another replica"])

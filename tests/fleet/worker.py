@@ -30,6 +30,7 @@ from app.settings import Settings
 from app.storage.templates import TemplateRepository
 
 LINE_LIMIT = 64 * 1024 * 1024
+TICK_S = 0.01
 
 
 _unsaid: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -102,14 +103,31 @@ class Worker:
         return {"answers": await asyncio.gather(*reads)}
 
     async def drive(self, keys: list[int], rate: float, seconds: float, at: float) -> dict[str, Any]:
-        """Reads at a fixed rate, whether or not earlier ones were answered, each asked when it was due."""
+        """Reads at a fixed rate, whether or not earlier ones were answered, each asked when it was due.
+
+        With the answers, for how long at most the process was held up meanwhile.
+        """
         reads: list[asyncio.Task[list[Any]]] = []
+        late_s = 0.0
+
+        async def tick() -> None:
+            nonlocal late_s
+            due = time.monotonic()
+            while True:
+                late_s = max(late_s, time.monotonic() - due)
+                due = time.monotonic() + TICK_S
+                await asyncio.sleep(TICK_S)
+
+        ticking = asyncio.create_task(tick())
         for number in range(round(rate * seconds)):
             due, busy_s = at + number / rate, time.process_time()
             if due > time.monotonic():
                 await asyncio.sleep(due - time.monotonic())
             reads.append(asyncio.create_task(self._read(keys[number % len(keys)], due, busy_s)))
-        return {"answers": await asyncio.gather(*reads)}
+        answers = await asyncio.gather(*reads)
+        await asyncio.sleep(TICK_S)  # what held the last ones up is seen by then
+        ticking.cancel()
+        return {"answers": answers, "late_s": late_s}
 
     async def begin(self, key: int) -> dict[str, Any]:
         """One caller, who waits until told to `leave`."""

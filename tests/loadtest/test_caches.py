@@ -59,7 +59,7 @@ async def test_without_postgres_only_an_app_that_holds_nothing_can_be_begun_with
 async def test_an_app_that_does_not_hear_is_waited_for_no_longer_than_told(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "FLUSH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(caches, "FLUSH_TIMEOUT_S", 1.0)
     async with FakeApp(metrics=said(held=5, listening="1")) as app:
         with pytest.raises(TargetError, match=r"holds 5 values.*the database that was told"):
             await empty_memory(replace(app.target, database_url=database_url))

@@ -88,9 +88,12 @@ async def test_a_broken_response_is_an_error_not_retried_and_the_next_request_wo
 
 async def test_a_late_response_is_a_timeout_and_never_taken_for_the_next_one() -> None:
     async with FakeApp(faults={1: "hang"}) as app:
-        connection = to(app, timeout_s=0.05)
+        connection = to(app, timeout_s=30)
+        await connection.open()
+        connection._timeout_s = 0.5
         with pytest.raises(RequestError, match="timeout"):
             await connection.get(PATH)
+        connection._timeout_s = 30
         await connection.get(PATH)
         assert app.connections == 2
         connection.close()

@@ -64,14 +64,14 @@ async def test_requests_are_sent_on_time_though_nobody_answers() -> None:
 
 async def test_latency_counts_from_the_scheduled_time_where_connections_are_short() -> None:
     async with FakeApp(faults={1: "hang"}) as app:
-        place = endpoint(app, timeout_s=0.3, most=1)
+        place = endpoint(app, timeout_s=1.0, most=1)
         due = time.monotonic()
         hung, behind = await asyncio.gather(place.get(1, due), place.get(1, due))
         place.close()
     assert (hung.status, hung.error) == (0, "timeout")
     assert behind.status == 200
-    assert behind.sent - behind.due >= 0.29
-    assert behind.seconds >= 0.29
+    assert behind.sent - behind.due >= 0.99
+    assert behind.seconds >= 0.99
 
 
 def test_what_was_sent_a_little_early_did_not_wait() -> None:

@@ -101,7 +101,8 @@ async def test_all_connections_are_open_before_the_first_wave(monkeypatch: pytes
     ],
 )
 async def test_what_goes_wrong_is_an_error_by_its_kind_and_no_good_answer(fault: str, words: str) -> None:
-    plan = Plan(concurrency=4, waves=2, ids=2, spread=0, timeout_s=0.3, keep_caches=True)
+    timeout_s = 1 if fault == "hang" else 10
+    plan = Plan(concurrency=4, waves=2, ids=2, spread=0, timeout_s=timeout_s, keep_caches=True)
     async with FakeApp(faults={3: fault, 6: fault}) as app:
         log = await run(plan, app.target, Silent())
     assert Counter(s.error for s in log.samples) == {"": 6, words: 2}
@@ -110,12 +111,13 @@ async def test_what_goes_wrong_is_an_error_by_its_kind_and_no_good_answer(fault:
 
 
 async def test_a_sustained_run_reads_for_its_seconds_and_no_longer() -> None:
+    seconds = 1.0
     async with FakeApp() as app:
-        log = await run(Plan(concurrency=3, ids=5, duration_s=0.2, keep_caches=True), app.target, Silent())
+        log = await run(Plan(concurrency=3, ids=5, duration_s=seconds, keep_caches=True), app.target, Silent())
     assert {s.key for s in log.samples} == set(range(1, 6))
-    assert 0.15 < log.seconds < 2
     began = min(s.start for s in log.samples)
-    assert max(s.start for s in log.samples) <= began + 0.2
+    assert seconds / 2 < log.seconds < 60
+    assert max(s.start for s in log.samples) <= began + seconds
 
 
 async def test_an_app_that_is_not_there_is_said_with_its_address_and_the_way_out() -> None:
