@@ -37,6 +37,7 @@ async def play(stage: Stage) -> list[Promise]:
         timeline.phase = "PostgreSQL gone"
         broken_at = timeline.mark("PostgreSQL killed")
         await in_thread(postgres.kill)
+        gone_at = time.monotonic()  # until then loads may have succeeded
         opened_s = await _breakers_open(stage)
         if opened_s is not None:
             timeline.mark("breakers open")
@@ -53,7 +54,7 @@ async def play(stage: Stage) -> list[Promise]:
         end = time.monotonic()
     during = timeline.between(broken_at, mended_at)
     warm = timeline.between(broken_at, end)
-    past_life = [a for a in during if a.sent >= broken_at + ttl_s + SETTLE_S and a.end < mended_at and not a.error]
+    past_life = [a for a in during if a.sent >= gone_at + ttl_s + SETTLE_S and a.end < mended_at and not a.error]
     unmarked = [answer for answer in past_life if answer.source != "stale"]
     failed = failures(warm)
     wrong = [answer for answer in refused if answer.status != 503]

@@ -118,7 +118,6 @@ async def _answers(
             if endpoint.number != holder
             for _ in range(CALLERS)
         ]
-        await asyncio.sleep(stage.fleet.setting("load_delay_ms") / 8e3)
         stage.load.rest(holder)
         killed_at = stage.timeline.mark(f"replica {holder} killed")
         seen = len(stage.timeline.answers)

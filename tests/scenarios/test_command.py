@@ -74,7 +74,8 @@ def test_ctrl_c_ends_everything_that_was_started(tmp_path: Path, number: signal.
 @pytest.mark.slow
 def test_without_the_lease_the_crash_of_a_loader_breaks_the_promise_and_exits_1(tmp_path: Path) -> None:
     words = ["replica-crash", "--duration", "3", "--replicas", "3", "--keys", "5"]
-    command = scenario(tmp_path, *words, APP_MODE="singleflight")
+    long_loads = {"APP_LOAD_DELAY_MS": "1000", "APP_LOAD_DEADLINE_S": "2", "APP_LEASE_S": "3"}  # a slow kill hits one
+    command = scenario(tmp_path, *words, APP_MODE="singleflight", **long_loads)
     _, errors = command.communicate(timeout=90)
     assert command.returncode == 1, errors
     assert "loads of a cold key whose loader is killed" in errors
