@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.concurrency.fair_timeout import FairTimeout
+
 Check = Callable[[], Awaitable[bool]]
 """Whether one dependency answers now. Must not raise for what it is there to find out."""
 CHECK_TIMEOUT_S = 1.0
@@ -45,7 +47,7 @@ class Health:
 
 async def _answers(check: Check) -> bool:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
+        async with FairTimeout(CHECK_TIMEOUT_S):
             return await check()
     except TimeoutError:
         return False

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 
 import pytest
 
 from app import health as module
+from app.concurrency.fair_timeout import LAG_S
 from app.health import Health, Report, Status
 
 
@@ -71,3 +74,21 @@ async def test_a_bug_in_a_check_is_not_taken_for_an_answer() -> None:
 
     with pytest.raises(ValueError, match="odd"):
         await Health({"cache": broken}).report()
+
+
+async def test_an_answer_that_came_while_the_event_loop_was_held_up_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_TIMEOUT_S", 0.05)
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    def hold_up() -> None:
+        theirs.sendall(b"PONG")
+        time.sleep(0.05 + 5 * LAG_S)
+
+    async def ask() -> bool:
+        loop.call_soon(hold_up)
+        return await loop.sock_recv(ours, 100) == b"PONG"
+
+    with ours, theirs:
+        assert (await Health({"cache": ask}).report()).status is Status.READY

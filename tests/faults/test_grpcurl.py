@@ -110,7 +110,7 @@ def imported_and_watched(curl: Grpcurl) -> None:
     )
     [summary] = imported.answers
     assert (summary["imported"], summary["bytes"]) == ("3", "3")
-    watched = curl.call(f"{SERVICE}/WatchTemplates", {"ids": [summary["first_id"]]}, flags=["-max-time", "3"])
+    watched = curl.call(f"{SERVICE}/WatchTemplates", {"ids": [summary["first_id"]]}, flags=["-max-time", "6"])
     assert watched.status == DEADLINE_EXCEEDED  # it goes on for as long as the client lets it
     [told] = watched.answers
     assert told["state"]["template"]["name"] == "x"

@@ -12,6 +12,7 @@ import pytest
 
 from app.proto.template.v1.template_pb2 import SyncTemplatesRequest
 from app.storage.postgres import Connection
+from tests.faults.held import HELD, HeldLoads
 from tests.faults.in_process import Served, served
 from tests.faults.metrics import scrape
 from tests.faults.polling import until
@@ -48,14 +49,16 @@ async def nobody_watches(app: Served) -> bool:
     return (scraped("watch_streams"), scraped("watch_ids")) == (0, 0)
 
 
-async def test_what_is_at_hand_is_answered_before_what_must_be_loaded(start: Start) -> None:
-    app, channel = await start(load_delay_ms=300)
+async def test_what_is_at_hand_is_answered_before_what_must_be_loaded(start: Start, held: HeldLoads) -> None:
+    app, channel = await start(**HELD)
     cached, cold = next(ids), next(ids)
     await app.runtime.service.read(cached)
     sync = Syncer(channel)
-    await sync.get(1, cold)
-    await sync.get(2, cached)
-    answers = [await sync.next(), await sync.next()]
+    async with held:
+        await sync.get(1, cold)
+        await sync.get(2, cached)
+        answers = [await sync.next()]
+    answers.append(await sync.next())
     assert [answer and (answer.tag, answer.state.state.id) for answer in answers] == [(2, cached), (1, cold)]
 
 
@@ -108,7 +111,7 @@ async def test_what_is_wrong_with_one_request_leaves_the_stream_as_it_is(start: 
 async def test_a_caller_that_leaves_with_gets_and_subscriptions_under_way_leaves_nothing(
     start: Start, end: str
 ) -> None:
-    app, _ = await start(load_delay_ms=4_000)
+    app, _ = await start(**HELD, load_delay_ms=30_000)
     async with channel_to(app.grpc_port) as channel:
         sync = Syncer(channel)
         await sync.subscribe(1, next(ids))
@@ -120,7 +123,7 @@ async def test_a_caller_that_leaves_with_gets_and_subscriptions_under_way_leaves
             sync.call.cancel()
             await until(lambda: nobody_watches(app), "no watch is open")
     await until(lambda: nobody_watches(app), "no watch is open")
-    await until(lambda: no_load(app), "no load runs", 2.0)
+    await until(lambda: no_load(app), "no load runs", 15.0)
 
 
 async def loads_wait(app: Served) -> bool:

@@ -30,7 +30,7 @@ PORTS = ("http", "grpc", "postgres", "redis", "loom", "loom_ui")
 
 
 def up(run: Run, *flags: str, **settings: object) -> Command:
-    return run("up", "--json", *(flags or FREE_PORTS), **{"drain_delay_s": 0, **settings})
+    return run("up", "--json", *(flags or FREE_PORTS), **{"drain_delay_s": 0, "redis_timeout_s": 5, **settings})
 
 
 async def ready(command: Command) -> dict[str, Any]:
