@@ -67,7 +67,7 @@ async def test_two_versions_share_the_calls_as_the_percentage_says_and_a_rollbac
     second = FakeService("two", answers=[details_asked_for("version two")])
     async with serving(stable), serving(second):
         canary = Canary(Endpoint(f"127.0.0.1:{second.port}"), draw=random.Random(7).random)
-        async with to(stable, canary=canary) as client:
+        async with to(stable, timeout_s=60, canary=canary) as client:
 
             async def bodies(calls: int) -> list[str]:
                 found = await asyncio.gather(*(client.get(n) for n in range(1, calls + 1)))

@@ -40,7 +40,7 @@ async def test_a_server_that_hangs_is_found_by_probes_and_a_watch_goes_on_elsewh
         line.silence()
         assert (await asyncio.wait_for(following, 30)).version == 2
         await watch.aclose()
-    assert line.connections == 2
+    assert line.connections >= 2
 
 
 async def test_connections_may_be_lost_between_calls() -> None:

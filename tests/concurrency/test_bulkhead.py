@@ -348,24 +348,35 @@ async def test_all_at_once_and_a_third_of_them_cancelled_nothing_is_lost_and_no_
 
 
 async def test_many_distinct_keys_leave_nothing_behind_and_refusing_costs_the_same_however_many_wait() -> None:
-    """Looking through all lines for the longest would take a second here, and nobody else would be served in it."""
-    guarded = bulkhead(queued=2_000)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(guarded.slot("holder"))
-        waiting = [asyncio.create_task(guarded.slot(key).__aenter__()) for key in range(2_000)]
-        await settle()
-        assert guarded.waiting == 2_000
-        began = time.process_time()
-        for key in range(5_000, 15_000):
-            with pytest.raises(BulkheadFullError):
-                await guarded.slot(key).__aenter__()
-        assert time.process_time() - began < 1.0
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-    assert is_empty(guarded)
-    assert not guarded._queue._lines
-    assert not guarded._queue._by_length
+    """Looking through all lines for the longest would cost far more, and nobody else would be served in it."""
+
+    async def refusing(queued: int) -> float:
+        """Seconds of this process' time."""
+        guarded = bulkhead(queued=queued)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(guarded.slot("holder"))
+            waiting = [asyncio.create_task(guarded.slot(key).__aenter__()) for key in range(queued)]
+            await settle()
+            assert guarded.waiting == queued
+            began = time.process_time()
+            for key in range(5_000, 7_000):
+                try:
+                    await guarded.slot(key).__aenter__()
+                except BulkheadFullError:
+                    continue
+                pytest.fail("it was let in")
+            taken = time.process_time() - began
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        assert is_empty(guarded)
+        assert not guarded._queue._lines
+        assert not guarded._queue._by_length
+        return taken
+
+    # The quickest of some: what else the machine does makes none quicker.
+    times = [(await refusing(10), await refusing(2_000)) for _ in range(5)]
+    assert min(many for _, many in times) < 5 * min(few for few, _ in times)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from app.api.grpc.call import Behaviour, Call, Method
+from app.concurrency.fair_timeout import FairTimeout
 
 HOLD_S = 0.05
 """How long calls are held: within it, a client that calls again as soon as it is answered has called again."""
@@ -59,5 +60,5 @@ class Gate:
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with FairTimeout(seconds):
                 await self._hurried.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -72,11 +73,12 @@ async def test_a_call_under_way_finishes_on_its_old_connection_while_others_use_
 async def test_a_stream_that_outlives_the_grace_is_cut_off_as_unavailable() -> None:
     options = ServerOptions(max_connection_age_s=0.1, max_connection_age_grace_s=0.1)
     async with served(FakeCache(), options, _Peers()) as channel:
+        began = time.monotonic()
         watch = HealthStub(channel).Watch(HealthCheckRequest(), timeout=30)
-        await watch.read()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await watch.read()
+            [_ async for _ in watch]
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - began > 0.15  # gRPC takes a tenth more or less for the age
 
 
 async def test_without_a_bound_connections_stay() -> None:

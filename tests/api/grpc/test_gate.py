@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from typing import cast
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 from app.api.grpc import gate as module
 from app.api.grpc.call import Call, Kind, Method
 from app.api.grpc.gate import Gate
+from app.concurrency.fair_timeout import LAG_S
 from tests.api.grpc.conftest import Running
 from tests.faults.polling import until
 
@@ -77,11 +80,40 @@ async def test_who_is_being_called_waits_for_the_next_calls_or_to_be_hurried(
     await call
 
 
+async def test_calls_that_came_while_the_event_loop_was_held_up_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 60)
+    gate = Gate()
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    def hold_up() -> None:
+        theirs.sendall(b"call")
+        time.sleep(module.IDLE_S + 5 * LAG_S)
+
+    async def call() -> bytes | None:
+        assert await loop.sock_recv(ours, 2) + await loop.sock_recv(ours, 2) == b"call"
+        return await gate.wrap(METHOD, answer)(CALL)
+
+    with ours, theirs:
+        calling = asyncio.ensure_future(call())
+        shutting = asyncio.ensure_future(gate.shut())
+        await asyncio.sleep(0)
+        hold_up()
+        await until(lambda: gate._come == 1, "the call is there")
+        assert not shutting.done()
+        gate.hurry()
+        await asyncio.wait_for(shutting, 5)
+        gate.open()
+        assert await asyncio.wait_for(calling, 5) == b"answer"
+
+
 async def test_callers_who_call_again_and_again_lose_no_call_to_a_drain(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the gate, nearly each of them loses one: gRPC cancels all that is not handed over yet."""
-    monkeypatch.setattr(module, "HOLD_S", 60)  # until all are held, however slow this machine is
+    for name in ("IDLE_S", "HOLD_S"):  # until all are held, however slow this machine is
+        monkeypatch.setattr(module, name, 60)
     outcomes: list[grpc.StatusCode] = []
     under_way = asyncio.Event()
 
