@@ -11,7 +11,7 @@ from app.lab.scale.world import simulate
 
 def test_two_real_processes_load_about_as_often_as_two_simulated_ones() -> None:
     # Four lives a value, each so long that a machine which is busy for a second or two takes little of one.
-    plan = replace(small(quick=True), replicas=2, keys=10, ttl_s=3.0, rate=27.0, phases=(Phase("all", 12.0),))
+    plan = replace(small(quick=True), replicas=2, keys=10, ttl_s=2.5, rate=32.0, phases=(Phase("all", 10.0),))
     measured = measure(plan, seed=1)
     jobs = alike(plan, measured, seed=1, simulations=4)
     comparison = Comparison(

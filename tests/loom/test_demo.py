@@ -24,7 +24,7 @@ async def test_a_round_has_all_kinds_of_calls_and_of_ends_and_a_stampede_with_th
 ) -> None:
     # Far apart, and whoever is late on a busy machine takes no deadline for a cancel.
     monkeypatch.setattr("app.loom.demo.traffic.IMPATIENT_S", 1.5)
-    monkeypatch.setattr("app.loom.demo.backend.REPORT_S", 3.5)
+    monkeypatch.setattr("app.loom.demo.backend.REPORT_S", 3.0)
     monkeypatch.setattr("app.loom.proxy.status.SLACK_S", 1.5)
     shop = Shop.load()
     async with (

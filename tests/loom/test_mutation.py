@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +18,13 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import Message
 
 from app.loom.bootstrap import Config, HostPort, Loom, running
+from app.loom.call import Direction
 from app.loom.capture import CaptureConfig
+from app.loom.metrics import LoomMetrics
+from app.loom.mutation import Mutations
 from app.loom.recording.record import Record
 from app.loom.rules.file import RulesError
+from app.loom.schema.cache import SchemaCache
 from app.loom.schema.schema import Schema, new_message
 from tests.loom.account import WAIT_S, eventually
 
@@ -216,6 +223,38 @@ async def test_faults_come_to_a_share_of_the_calls_and_make_no_label_of_their_me
             await channel.unary_unary("/bogus.Service/Method")(b"", timeout=WAIT_S)
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
         assert "bogus" not in await metrics(loom)
+
+
+async def test_a_message_is_changed_though_this_process_could_not_run_while_the_schema_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.loom.mutation.SCHEMA_S", 0.1)
+    loop = asyncio.get_running_loop()
+    fetched = threading.Event()
+
+    def hold_up() -> None:
+        assert fetched.wait(WAIT_S)
+        time.sleep(0.2)
+
+    async def fetch() -> Schema:
+        loop.call_soon(hold_up)
+        await loop.run_in_executor(None, fetched.set)
+        for _ in range(5):  # it is read in parts
+            await asyncio.sleep(0)
+        return SCHEMA_FILES
+
+    rules = tmp_path / "rules.json"
+    write(rules, {"method": "*", "direction": "request", "set": {"name": "changed"}})
+    mutations = Mutations(rules, LoomMetrics())
+    mutations.schemas = SchemaCache(fetch)
+    call = mutations.for_call(1, "/shop.Shop/Unary")
+    assert call is not None
+    assert call.hold is not None
+    await call.hold()
+    changed = call.message(Direction.REQUEST, order(name="was").SerializeToString())
+    assert changed is not None
+    assert parsed(changed).name == "changed"
+    await mutations.schemas.aclose()
 
 
 async def test_a_file_that_cannot_be_used_at_the_start_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,14 +80,20 @@ async def test_the_time_in_which_this_process_could_not_run_is_not_held_against_
     """It is held up past the deadline while the name is being resolved, and again while it connects."""
     loop = asyncio.get_running_loop()
 
+    def hold_up(resolved: threading.Event) -> None:
+        assert resolved.wait(WAIT_S)
+        time.sleep(0.3)
+
     class Busy(Upstream):
         async def _resolve(self) -> list[str]:
-            loop.call_soon(time.sleep, 0.4)
-            return await loop.run_in_executor(None, lambda: ["127.0.0.1"])
+            resolved = threading.Event()
+            loop.call_soon(hold_up, resolved)
+            await loop.run_in_executor(None, resolved.set)
+            return ["127.0.0.1"]
 
         async def _connect(self, protocol: Callable[[], P], address: str) -> P:
-            loop.call_soon(time.sleep, 0.4)
-            return await super()._connect(protocol, "127.0.0.1")
+            loop.call_soon(time.sleep, 0.3)
+            return await super()._connect(protocol, address)
 
     async with scripted(Peer.end) as port:
         upstream = Busy("backend.test", port, timeout_s=0.2, handshake_s=WAIT_S)

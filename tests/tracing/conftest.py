@@ -51,9 +51,9 @@ async def start(
 
         async def make(tracing: TracingSettings | None = None, **settings: Any) -> Traced:
             sent = tracing or TracingSettings.model_validate({"exporter_otlp_endpoint": collector.grpc_url})
-            wanted = {"database_url": database_url, "redis_url": redis_url, **settings}
+            wanted = {"database_url": database_url, "redis_url": redis_url, "redis_timeout_s": 5, **settings}
             running = await services.enter_async_context(served(tracing=sent, **wanted))
-            http = await services.enter_async_context(httpx.AsyncClient(base_url=running.http_url))
+            http = await services.enter_async_context(httpx.AsyncClient(base_url=running.http_url, timeout=20))
             channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
             return Traced(running, http, await services.enter_async_context(channel))
 

@@ -74,7 +74,7 @@ print([name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace
 async def test_an_outage_of_the_receiver_fails_no_request_is_counted_and_is_told_once(
     start: Start, collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2.5")
     collector.refusing = True
     service = await start()
 

@@ -54,7 +54,7 @@ class Upstream:
 
     async def dial(self, protocol: Callable[[], P]) -> P:
         """A connection, its protocol told of it. Raises `DialError`, within the timeout, or soon after it where this
-        process could not run meanwhile.
+        process could not run meanwhile, which is not held against the backend.
 
         Of several addresses none may take more than its share of the time, so that one that swallows packets does not
         hide the others.
