@@ -174,7 +174,8 @@ async def test_a_change_that_cannot_be_loaded_is_told_once_it_can(
     start: Start, admin: Connection, second_admin: Connection
 ) -> None:
     key, failures = next(ids), "watch_load_failures_total"
-    await (await start())[0].runtime.service.read(key)  # from Redis it is had however short a load's time is
+    # From Redis it is had, however short a load's time is.
+    await (await start(redis_timeout_s=5))[0].runtime.service.read(key)
     app, channel = await start(database_statement_timeout_s=0.5, redis_timeout_s=5)
     watcher = Watcher(channel, [key])
     await watcher.next()

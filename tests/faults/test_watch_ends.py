@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_at_any_stage_leaves_nothing(
 ) -> None:
     key = next(ids)
     if stage == "a change is loaded":
-        await (await start()).runtime.service.read(key)  # from Redis it is had at once
+        await (await start(**HELD)).runtime.service.read(key)  # from Redis it is had at once
     app = await start(**HELD, load_delay_ms=LONG_MS if stage != "idle" else 0)
     async with channel_to(app.grpc_port) as channel:
         watcher = Watcher(channel, [key])
@@ -116,7 +116,7 @@ async def test_a_caller_that_leaves_at_any_stage_leaves_nothing(
 async def test_callers_whose_deadline_passes_at_any_stage_leave_nothing(start: Start, admin: Connection) -> None:
     """One at each of the stages above, at once."""
     idle, changed, cold = itertools.islice(ids, 3)
-    other = await start()
+    other = await start(**HELD)
     for key in (idle, changed):
         await other.runtime.service.read(key)
     app = await start(**HELD, load_delay_ms=LONG_MS)
