@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.cache.slots import Address, SlotMap, newest
 from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreaker
+from app.concurrency.fair_timeout import FairTimeout
 
 T = TypeVar("T")
 Argument = bytes | float | int | str
@@ -151,7 +152,7 @@ class ClusterClient:
     async def _shape(self) -> SlotMap:
         self._watched()
         if self._map is None:
-            async with asyncio.timeout(self._timeout_s):
+            async with FairTimeout(self._timeout_s):
                 await self._found.wait()
         assert self._map is not None  # noqa: S101 - it is never forgotten
         return self._map
@@ -191,7 +192,7 @@ class ClusterClient:
             raise self._gone(node)
         try:
             with node.breaker.guard():
-                async with asyncio.timeout(self._timeout_s):
+                async with FairTimeout(self._timeout_s):
                     return await run(node.client)
         except LINK_FAILURES as error:
             self._suspected.set()
@@ -250,7 +251,7 @@ class ClusterClient:
 
     async def _told(self, node: _Node) -> SlotMap | None:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with FairTimeout(self._timeout_s):
                 slots = await node.client.execute_command("CLUSTER", "SLOTS")
                 info = await node.client.execute_command("CLUSTER", "INFO")
             return SlotMap.parse(slots, info, node.address)
@@ -261,7 +262,7 @@ class ClusterClient:
     async def _probe(self, node: _Node) -> bool:
         """Whether it answers; counted by its breaker, so that a loss is noticed where nothing is asked of it, too."""
         with contextlib.suppress(BreakerOpenError, *LINK_FAILURES), node.breaker.guard():
-            async with asyncio.timeout(self._timeout_s):
+            async with FairTimeout(self._timeout_s):
                 await node.client.ping()
             return True
         return False
@@ -270,7 +271,7 @@ class ClusterClient:
         for address in list(addresses):
             node = self._nodes.pop(address)
             with contextlib.suppress(*LINK_FAILURES):
-                async with asyncio.timeout(self._timeout_s):
+                async with FairTimeout(self._timeout_s):
                     await node.client.aclose()
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 import asyncpg
 
+from app.concurrency.fair_timeout import FairTimeout
 from app.storage.change import Change, parse_announcement
 from app.storage.postgres import Connection, ConnectionLostError
 
@@ -125,7 +126,7 @@ class Announcements:
         """Listens from now on."""
         connection = self._connection
         connection.add_termination_listener(self._end)
-        async with asyncio.timeout(self._answer_timeout_s):
+        async with FairTimeout(self._answer_timeout_s):
             # The driver drops what comes between the server's start of listening and its own: only what is asked
             # after this point can be relied on.
             await connection.add_listener(CHANNEL, self._hear)
@@ -166,9 +167,9 @@ class Announcements:
     async def _ask(self, timeout_s: float, query: str, *arguments: object) -> asyncpg.Record:
         self._awaited = str(next(self._numbers))
         self._delivered.clear()
-        async with asyncio.timeout(timeout_s):
+        async with FairTimeout(timeout_s):
             row = await self._row(query, self._own_channel, self._awaited, *arguments)
-        async with asyncio.timeout(self._answer_timeout_s):
+        async with FairTimeout(self._answer_timeout_s):
             await self._delivered.wait()
         if self._ended:
             raise ConnectionLostError

@@ -17,21 +17,30 @@ from app.cache.wakeups import Wakeups
 from app.concurrency.breaker import BreakerState, CircuitBreaker
 from app.embedded.cluster import EmbeddedClusterNode, EmbeddedRedisCluster
 from app.lab.simulation.recorded_events import RecordedEvents
+from tests.held_up import hold_up
+from tests.ticks import Ticks
 
 TIMEOUT_S = 0.25
+PATIENT_S = 5.0
+"""For what is not about losses: a node that is slow is none."""
 KEYS = [str(number) for number in range(60)]
 
 
 class Rig:
-    def __init__(self, cluster: EmbeddedRedisCluster) -> None:
-        client = connect(cluster.url(), connections=16, timeout_s=TIMEOUT_S, failures=3, open_s=0.2)
+    def __init__(self, cluster: EmbeddedRedisCluster, timeout_s: float) -> None:
+        client = connect(cluster.url(), connections=16, timeout_s=timeout_s, failures=3, open_s=0.2)
         assert isinstance(client, ClusterClient)
         self.client = client
         self.events = RecordedEvents()
         self.breaker = CircuitBreaker(failures=5, open_s=0.2, counts=counts_as_failure)
         self.remote = RemoteCache(
-            client, prefix="t", breaker=self.breaker, timeout_s=TIMEOUT_S, events=self.events, lease_s=10.0
+            client, prefix="t", breaker=self.breaker, timeout_s=timeout_s, events=self.events, lease_s=10.0
         )
+
+    async def until_answered(self) -> None:
+        async with asyncio.timeout(30):
+            while not await self.remote.answers():  # noqa: ASYNC110 - what it asks is another process
+                await asyncio.sleep(0.02)
 
     def primary(self, cluster: EmbeddedRedisCluster, key: str) -> EmbeddedClusterNode:
         return cluster.primary_of(self.remote.names(key)[0])
@@ -39,10 +48,8 @@ class Rig:
 
 @pytest.fixture
 async def rig(redis_cluster: EmbeddedRedisCluster) -> AsyncIterator[Rig]:
-    made = Rig(redis_cluster)
-    async with asyncio.timeout(5):
-        while not await made.remote.answers():  # noqa: ASYNC110 - what it asks is another process
-            await asyncio.sleep(0.02)
+    made = Rig(redis_cluster, PATIENT_S)
+    await made.until_answered()
     yield made
     await made.remote.aclose()
 
@@ -85,10 +92,10 @@ async def test_a_sweep_reaches_every_shard(rig: Rig) -> None:
 
 async def test_what_a_script_publishes_on_one_shard_wakes_a_waiter_subscribed_at_another(rig: Rig) -> None:
     up = asyncio.Event()
-    wakeups = Wakeups(rig.client, rig.remote.channel, ping_s=TIMEOUT_S, on_state=lambda _: up.set())
+    wakeups = Wakeups(rig.client, rig.remote.channel, ping_s=PATIENT_S, on_state=lambda _: up.set())
     wakeups.start()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await up.wait()
             for key in KEYS[:12]:
                 with wakeups.expected(key) as woken:
@@ -130,27 +137,48 @@ async def test_a_slot_that_was_moved_is_followed(rig: Rig, redis_cluster: Embedd
         moved(target, source, source_id)
 
 
+async def test_an_answer_that_came_while_this_process_could_not_run_is_taken(
+    redis_cluster: EmbeddedRedisCluster,
+) -> None:
+    """Interleaving: a node is asked and answers; the loop is held up past the time to answer, and goes on."""
+    rig = Rig(redis_cluster, TIMEOUT_S)
+    await rig.until_answered()
+    primary = redis_cluster.primary_of("{1}")
+    node = rig.client._node((primary.host, primary.port))
+    connection = node.client.connection_pool._available_connections[-1]
+    primary.suspend()
+    hold_up(connection._writer, 2 * TIMEOUT_S, let_answer=primary.resume)
+    try:
+        assert await rig.client.get("{1}") is None
+    finally:
+        await rig.remote.aclose()
+
+
 @pytest.mark.parametrize("way", ["killed", "hung"])
 async def test_a_lost_primary_costs_its_own_keys_only_and_they_come_back_with_its_replica(
-    rig: Rig, redis_cluster: EmbeddedRedisCluster, way: str
+    redis_cluster: EmbeddedRedisCluster, way: str
 ) -> None:
+    timeout_s = 1.0
+    rig = Rig(redis_cluster, timeout_s)
+    await rig.until_answered()
     changes = []
     rig.client.on_change = lambda: changes.append(1)
     for key in KEYS:
         await rig.remote.put(key, entry())
     lost = rig.primary(redis_cluster, KEYS[0])
     its = {key for key in KEYS if rig.primary(redis_cluster, key) is lost}
-    lost.ask("WAIT", "1", "1000")
+    # Asked over the connection that wrote, or it would wait for nothing; the pool gives the one used last.
+    assert await rig.client._node((lost.host, lost.port)).client.execute_command("WAIT", 1, 10_000) == 1
     began = time.monotonic()
     await asyncio.to_thread(lost.kill if way == "killed" else lost.suspend)
     longest_s, missed = 0.0, 0
     try:
         back_at = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60), Ticks() as ticks:
             for key in itertools.cycle(KEYS):
-                asked = time.monotonic()
+                asked, asked_s = time.monotonic(), ticks.seconds
                 got = await rig.remote.get(key)
-                longest_s = max(longest_s, time.monotonic() - asked)
+                longest_s = max(longest_s, ticks.seconds - asked_s)
                 if key not in its:
                     assert got is not None, "another shard's"
                 elif got is None:
@@ -163,24 +191,23 @@ async def test_a_lost_primary_costs_its_own_keys_only_and_they_come_back_with_it
         assert back_at is not None
         print(f"{way}: {missed} missed, back after {back_at - began:.2f} s, longest {1000 * longest_s:.0f} ms")
         assert rig.breaker.state is BreakerState.CLOSED
-        assert longest_s < TIMEOUT_S + 0.1
+        assert longest_s < 1.3 * timeout_s + 0.1, "as long as a fair timeout may be"
         assert changes
         assert {key for key in its if await rig.remote.get(key) is None} == set(), "its replica had them"
     finally:
         await asyncio.to_thread(lost.start if way == "killed" else lost.resume)
+        await rig.remote.aclose()
 
 
 async def test_a_lost_shard_is_no_failure_of_redis_but_the_loss_of_all_is(redis_cluster: EmbeddedRedisCluster) -> None:
-    rig = Rig(redis_cluster)
+    rig = Rig(redis_cluster, TIMEOUT_S)
     try:
-        async with asyncio.timeout(5):
-            while not await rig.remote.answers():  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
+        await rig.until_answered()
         for node in redis_cluster.nodes:
             node.suspend()
         with pytest.raises(ShardUnavailableError):
             await rig.client.get("{1}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while rig.breaker.state is not BreakerState.OPEN:
                 await asyncio.gather(*(rig.remote.get(key) for key in KEYS))
         assert not await rig.remote.answers()
@@ -188,7 +215,7 @@ async def test_a_lost_shard_is_no_failure_of_redis_but_the_loss_of_all_is(redis_
     finally:
         for node in redis_cluster.nodes:
             node.resume()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await rig.remote.probe([(key, 1) for key in KEYS], sweep=False):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
     assert rig.remote.is_available

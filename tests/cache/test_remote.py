@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +12,7 @@ from app.cache.scripts import DISCARD
 from app.concurrency.breaker import BreakerState
 from app.embedded.redis import EmbeddedRedis
 from tests.cache.conftest import OpenRemote, RemoteRig
+from tests.ticks import Ticks
 
 
 def entry(text: str, version: int = 1, ttl_s: float = 60.0) -> Entry:
@@ -35,8 +35,8 @@ async def test_the_key_carries_prefix_and_format_and_lies_in_one_slot_of_a_clust
 
 
 async def test_the_entry_lives_in_redis_as_long_as_it_says(rig: RemoteRig) -> None:
-    await rig.remote.put("1", entry("x", ttl_s=12.5))
-    assert 11_000 < await rig.client.pttl(rig.remote.names("1")[0]) <= 12_500
+    await rig.remote.put("1", entry("x", ttl_s=1_250.5))
+    assert 1_150_000 < await rig.client.pttl(rig.remote.names("1")[0]) <= 1_250_500
 
 
 async def test_a_life_shorter_than_redis_can_tell_is_no_error(rig: RemoteRig) -> None:
@@ -155,15 +155,15 @@ async def test_a_server_that_hangs_costs_each_caller_the_timeout_and_no_more(
 ) -> None:
     server = own_redis()
     rig = open_remote(server.url(), timeout_s=0.1, pool_max=2, failures=1000)
-    await rig.remote.put("1", entry("x"))
+    await rig.client.set(rig.remote.names("1")[0], encode(entry("x")))
     server.suspend()
-    began = time.monotonic()
-    # More callers than connections: waiting for one and waiting for an answer have one bound between them.
-    assert await asyncio.gather(*(rig.remote.get("1") for _ in range(100))) == [None] * 100
-    assert time.monotonic() - began < 2.5, "by turns it would be 5 s"
+    async with Ticks() as ticks:
+        # More callers than connections: waiting for one and waiting for an answer have one bound between them.
+        assert await asyncio.gather(*(rig.remote.get("1") for _ in range(100))) == [None] * 100
+    assert ticks.seconds < 2.5, "by turns it would be 5 s"
     assert rig.events.counts == {"failed get": 100}
     server.resume()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await rig.remote.get("1") is None:  # noqa: ASYNC110 - the state is in another process
             await asyncio.sleep(0.01)
 
@@ -193,7 +193,7 @@ async def test_a_cancelled_command_never_gives_its_reply_to_another_caller(
             await asyncio.sleep(0)
         for victim in victims:
             victim.cancel()
-        await asyncio.wait(victims, timeout=1.0)
+        await asyncio.wait(victims, timeout=30.0)
         assert all(victim.cancelled() for victim in victims)
         server.resume()
         found = await asyncio.gather(*(rig.remote.get(key) for key in keys))
@@ -204,7 +204,7 @@ async def test_a_cancelled_command_never_gives_its_reply_to_another_caller(
 
 async def test_cancelled_callers_give_their_connections_back(open_remote: OpenRemote, redis_url: str) -> None:
     """Callers are cancelled while they wait for a connection, while they hold one, and as they give it back."""
-    rig = open_remote(redis_url, timeout_s=5.0, pool_max=2)
+    rig = open_remote(redis_url, timeout_s=60.0, pool_max=2)
     await rig.remote.put("1", entry("x"))
     for steps in range(60):
         crowd = [asyncio.create_task(rig.remote.get("1")) for _ in range(12)]
@@ -216,7 +216,6 @@ async def test_cancelled_callers_give_their_connections_back(open_remote: OpenRe
             one.cancel()
         outcomes = await asyncio.gather(*crowd, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) or one == entry("x") for one in outcomes)
-    began = time.monotonic()
-    assert await asyncio.gather(*(rig.remote.get("1") for _ in range(20))) == [entry("x")] * 20
-    assert time.monotonic() - began < 2.0
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*(rig.remote.get("1") for _ in range(20))) == [entry("x")] * 20
     assert not rig.events.counts
