@@ -17,16 +17,17 @@ from app.storage.postgres import Connection, Database
 from app.storage.templates import TemplateRepository
 from tests.storage.recording_listener import RecordingListener
 
+POLL_S = 0.005
 OpenDatabase: TypeAlias = Callable[..., Awaitable[Database]]
 MakeFeed: TypeAlias = Callable[..., ChangeFeed]
 
 SETTINGS: Mapping[str, Any] = {
     "pool_min": 1,
     "pool_max": 10,
-    "connect_timeout_s": 2.0,
-    "acquire_timeout_s": 5.0,
-    "statement_timeout_s": 5.0,
-    "start_timeout_s": 5.0,
+    "connect_timeout_s": 10.0,
+    "acquire_timeout_s": 60.0,
+    "statement_timeout_s": 60.0,
+    "start_timeout_s": 60.0,
     "application_name": "tests",
 }
 
@@ -87,11 +88,14 @@ async def writer(url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def make_feed() -> AsyncIterator[MakeFeed]:
-    """Makes feeds of changes, with the arguments of the class, and closes them after the test."""
+    """Makes feeds of changes, with the arguments of the class, and closes them after the test.
+
+    A server that is only slow is none that hangs: tests of such say how long is too long.
+    """
     async with AsyncExitStack() as closing:
 
         def make(url: str, **settings: Any) -> ChangeFeed:
-            feed = ChangeFeed(url, **settings)
+            feed = ChangeFeed(url, **{"answer_timeout_s": 30.0, "connect_timeout_s": 30.0, **settings})
             closing.push_async_callback(feed.aclose)
             return feed
 
@@ -107,14 +111,14 @@ def database_name(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-async def wait_for(condition: Callable[[], Awaitable[bool]], timeout_s: float = 5.0) -> float:
-    """Polls until the condition holds, and returns how many seconds that took; raises `TimeoutError`."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
+async def wait_for(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> int:
+    """Polls until the condition holds, and returns how often it did not, `POLL_S` apart; raises `TimeoutError`."""
+    polls = 0
     async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110 - what it asks is another process
-            await asyncio.sleep(0.005)
-    return loop.time() - started
+        while not await condition():
+            polls += 1
+            await asyncio.sleep(POLL_S)
+    return polls
 
 
 def next_beat(feed: ChangeFeed) -> Callable[[], Awaitable[bool]]:

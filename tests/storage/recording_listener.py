@@ -32,13 +32,13 @@ class RecordingListener:
     def flushed(self) -> None:
         self._keep(FLUSHED)
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
 
-    async def until_told(self, *what: Change | str, timeout_s: float = 10.0) -> None:
+    async def until_told(self, *what: Change | str, timeout_s: float = 30.0) -> None:
         """Until it has been told all of these, one after the other, with anything in between."""
 
         def all_told() -> bool:

@@ -33,6 +33,7 @@ class Relay:
         self._answering = asyncio.Event()
         self._answering.set()
         self._stalled = asyncio.Semaphore(0)
+        self._ended = asyncio.Semaphore(0)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
@@ -70,6 +71,10 @@ class Relay:
         for _ in range(connections):
             await self._stalled.acquire()
 
+    async def until_ended(self) -> None:
+        """Until one more connection has come and ended."""
+        await self._ended.acquire()
+
     def answer(self) -> None:
         self._answering.set()
 
@@ -94,6 +99,7 @@ class Relay:
             pass
         finally:
             self._flows.discard(task)
+            self._ended.release()
 
     async def _forward(
         self,

@@ -12,15 +12,25 @@ import pytest
 from app.domain.errors import StorageUnavailableError
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.stack import EmbeddedStack
+from app.storage import postgres as postgres_module
 from app.storage.postgres import CANCEL_TIMEOUT_S, Connection, Database, Session
 from app.storage.templates import LOAD_MARK, TemplateRepository
-from tests.storage.conftest import OpenDatabase, wait_for
+from tests.storage.conftest import POLL_S, OpenDatabase, wait_for
 from tests.storage.relay import Relay
+from tests.ticks import Ticks
 
 _LOADING = (
     "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND strpos(query, $1) > 0 AND pid <> pg_backend_pid()"
 )
 _PID = "SELECT pg_backend_pid()"
+IN_200_MS = round(0.2 / (POLL_S + 0.001))
+"""Polls, each of which takes its own time too: a server that is kept from running answers none."""
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that is acknowledged late is acknowledged: no connection is given up for it."""
+    monkeypatch.setattr(postgres_module, "CANCEL_TIMEOUT_S", 30.0)
 
 
 async def pid_of(database: Database) -> int:
@@ -28,13 +38,14 @@ async def pid_of(database: Database) -> int:
     return pid
 
 
-async def until_loading(admin: Connection, count: int) -> float:
+async def until_loading(admin: Connection, count: int) -> int:
     async def reached() -> bool:
         return bool(await admin.fetchval(_LOADING, LOAD_MARK) == count)
 
     return await wait_for(reached)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_cancelled_load_is_gone_from_the_server_within_200_ms_and_its_connection_stays(
     url: str, open_database: OpenDatabase, admin: Connection
 ) -> None:
@@ -43,25 +54,35 @@ async def test_a_cancelled_load_is_gone_from_the_server_within_200_ms_and_its_co
     load = asyncio.create_task(TemplateRepository(database, 4_000).get(1))
     await until_loading(admin, 1)
     load.cancel()
-    assert await until_loading(admin, 0) < 0.2
+    assert await until_loading(admin, 0) <= IN_200_MS
     with pytest.raises(asyncio.CancelledError):
         await load
     assert await pid_of(database) == pid
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_load_whose_time_is_up_is_gone_too_and_times_out_as_its_caller_said(
     url: str, open_database: OpenDatabase, admin: Connection
 ) -> None:
     """A deadline of the caller's own is no outage: `TimeoutError` must come out, not `StorageUnavailableError`."""
     database = await open_database(url, pool_max=1)
     pid = await pid_of(database)
+    deadline = asyncio.timeout(None)
+
+    async def run_out() -> None:
+        await until_loading(admin, 1)
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+    running_out = asyncio.create_task(run_out())
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
+        async with deadline:
             await TemplateRepository(database, 4_000).get(1)
-    assert await until_loading(admin, 0) < 0.2
+    await running_out
+    assert await until_loading(admin, 0) <= IN_200_MS
     assert await pid_of(database) == pid
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_call_cancelled_between_preparing_and_executing_does_not_stay_open_on_the_server(
     url: str, open_database: OpenDatabase, admin: Connection
 ) -> None:
@@ -77,6 +98,7 @@ async def test_a_call_cancelled_between_preparing_and_executing_does_not_stay_op
     assert await pid_of(database) == pid
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_transaction_cancelled_as_it_begins_is_undone_before_its_connection_goes_back(
     url: str, open_database: OpenDatabase
 ) -> None:
@@ -120,14 +142,20 @@ async def test_a_load_cancelled_at_any_moment_is_gone_within_200_ms(
         loop.call_later(tenths_of_ms / 10_000, load.cancel)
         with pytest.raises(asyncio.CancelledError):
             await load
-        assert await until_loading(admin, 0) < 0.2
+        assert await until_loading(admin, 0) <= IN_200_MS
         await database.ping()
 
 
 async def test_a_load_that_a_request_to_cancel_overtakes_is_gone_nevertheless(
-    stack: EmbeddedStack, url: str, open_database: OpenDatabase, admin: Connection, caplog: pytest.LogCaptureFixture
+    stack: EmbeddedStack,
+    url: str,
+    open_database: OpenDatabase,
+    admin: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The query is held up on its way; the request, which takes another connection, comes first and is ignored."""
+    monkeypatch.setattr(postgres_module, "CANCEL_TIMEOUT_S", 2.0)
     async with Relay(stack.postgres.port) as relay:
         database = await open_database(url.replace(f":{stack.postgres.port}/", f":{relay.port}/"), pool_max=1)
         await TemplateRepository(database).get(1)
@@ -135,12 +163,12 @@ async def test_a_load_that_a_request_to_cancel_overtakes_is_gone_nevertheless(
         load = asyncio.create_task(TemplateRepository(database, 4_000).get(1))
         await asyncio.sleep(0)
         load.cancel()
-        await asyncio.sleep(CANCEL_TIMEOUT_S / 2)
+        await relay.until_ended()
         relay.let_go()
         await until_loading(admin, 1)
         with pytest.raises(asyncio.CancelledError):
             await load
-        assert await until_loading(admin, 0) < 1
+        assert await until_loading(admin, 0) <= 5 * IN_200_MS
         await database.ping()
     assert "a connection to PostgreSQL was given up" in caplog.text
 
@@ -163,7 +191,7 @@ async def test_a_caller_cancelled_in_the_moment_that_it_gets_a_connection_gives_
     url: str, open_database: OpenDatabase
 ) -> None:
     """The connection is put into the queue and the waiter is cancelled before the waiter runs again."""
-    database = await open_database(url, pool_max=1, acquire_timeout_s=1.0)
+    database = await open_database(url, pool_max=1, acquire_timeout_s=10.0)
     for steps in range(6):
         async with database.connection():
             waiting = asyncio.create_task(database.ping())
@@ -206,7 +234,7 @@ async def test_after_a_storm_of_cancelled_loads_every_connection_is_good_and_fre
             if not isinstance(outcome, asyncio.CancelledError):
                 assert not isinstance(outcome, BaseException)
                 assert outcome.id == number
-    assert await until_loading(admin, 0) < 0.2
+    assert await until_loading(admin, 0) <= IN_200_MS
     together = asyncio.Barrier(4)
 
     async def hold(number: int) -> int:
@@ -214,7 +242,7 @@ async def test_after_a_storm_of_cancelled_loads_every_connection_is_good_and_fre
             await together.wait()
         return (await quick.get(number)).id
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         assert await asyncio.gather(*(hold(number) for number in range(1, 5))) == [1, 2, 3, 4]
 
 
@@ -222,7 +250,7 @@ async def test_a_caller_that_gives_up_on_a_hung_server_is_soon_let_go(
     own_postgres: Callable[..., EmbeddedPostgres], open_database: OpenDatabase
 ) -> None:
     postgres = own_postgres()
-    database = await open_database(postgres.url("app"), pool_max=1, statement_timeout_s=30.0, connect_timeout_s=0.5)
+    database = await open_database(postgres.url("app"), pool_max=1, statement_timeout_s=30.0, connect_timeout_s=2.0)
     sleeping = asyncio.create_task(database.read(lambda c: c.execute("SELECT pg_sleep(20)")))
 
     async def is_sleeping() -> bool:
@@ -232,9 +260,10 @@ async def test_a_caller_that_gives_up_on_a_hung_server_is_soon_let_go(
     await asyncio.to_thread(postgres.suspend)
     try:
         sleeping.cancel()
-        async with asyncio.timeout(CANCEL_TIMEOUT_S + 0.5):
+        async with Ticks() as ticks:
             with pytest.raises(asyncio.CancelledError):
                 await sleeping
+        assert ticks.seconds < CANCEL_TIMEOUT_S + 0.5
         with pytest.raises(StorageUnavailableError):
             await database.ping()
     finally:

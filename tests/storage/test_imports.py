@@ -274,12 +274,12 @@ async def test_no_import_takes_longer_than_it_may_however_steadily_it_comes(
 async def test_an_import_may_take_longer_than_a_statement(
     url: str, open_database: OpenDatabase, admin: Connection
 ) -> None:
-    database = await open_database(url, pool_max=1, statement_timeout_s=0.2)
+    database = await open_database(url, pool_max=1, statement_timeout_s=0.6)
     repository = TemplateRepository(database, import_limits=LIMITS)
     source = Source().send(big("long"))
     importing = asyncio.create_task(repository.import_all(source))
     await source.until_waiting()
-    await admin.execute("SELECT pg_sleep(1)")
+    await admin.execute("SELECT pg_sleep(1.5)")
     source.send(big("long"), None)
     assert (await importing).answer.imported == 20
     # The next user of the connection has the pool's own timeouts.

@@ -163,13 +163,13 @@ async def test_no_room_on_the_server_is_an_outage(
     await database.ping()
     with pytest.raises(DatabaseUnreachableError, match="too many connections"):
         async with database.connection():
-            await open_database(url, start_timeout_s=0.2)
+            await open_database(url, start_timeout_s=1.4)  # tries after 0.75 s, and no more
 
 
 async def test_a_statement_that_takes_too_long_is_an_outage_and_its_connection_stays(
     url: str, open_database: OpenDatabase
 ) -> None:
-    database = await open_database(url, pool_max=1, statement_timeout_s=0.05)
+    database = await open_database(url, pool_max=1, statement_timeout_s=1.0)
     pid = await database.read(lambda c: c.fetchval("SELECT pg_backend_pid()"))
     with pytest.raises(StorageUnavailableError) as raised:
         await database.read(lambda c: c.execute("SELECT pg_sleep(10)"))
@@ -180,7 +180,7 @@ async def test_a_statement_that_takes_too_long_is_an_outage_and_its_connection_s
 async def test_a_lock_that_is_not_had_in_time_is_an_outage(
     url: str, open_database: OpenDatabase, admin: Connection
 ) -> None:
-    database = await open_database(url, statement_timeout_s=0.2)
+    database = await open_database(url, statement_timeout_s=1.0)
     async with admin.transaction():
         await admin.execute("LOCK TABLE templates")
         with pytest.raises(StorageUnavailableError) as raised:

@@ -165,14 +165,15 @@ async def test_the_delay_comes_before_the_answer_found_or_not(database: Database
     with pytest.raises(TemplateNotFoundError):
         await repository.get(MAX_ID)
     assert time.perf_counter() - started >= 0.16
-    assert all(0.08 <= seconds < 1 for seconds in counted)
+    assert all(seconds >= 0.08 for seconds in counted)
+    assert sum(counted) <= time.perf_counter() - started
 
 
 async def test_a_slow_load_answers_what_was_true_when_it_began(
     database: Database, repository: TemplateRepository, admin: Connection
 ) -> None:
     created = (await repository.create(draft("before"))).answer
-    load = asyncio.create_task(TemplateRepository(database, 400).get(created.id))
+    load = asyncio.create_task(TemplateRepository(database, 2_000).get(created.id))
 
     async def is_loading() -> bool:
         return bool(await admin.fetchval(_IS_LOADING, LOAD_MARK))

@@ -235,7 +235,7 @@ async def test_expired_ids_that_another_transaction_holds_are_left_to_it(
 async def test_a_duplicate_waits_no_longer_than_statements_may_run(
     url: str, open_database: OpenDatabase, admin: Connection, request_id: str
 ) -> None:
-    repository = TemplateRepository(await open_database(url, pool_max=1, statement_timeout_s=0.2))
+    repository = TemplateRepository(await open_database(url, pool_max=1, statement_timeout_s=1.0))
     transaction = admin.transaction()
     await transaction.start()
     await admin.execute("INSERT INTO write_requests (request_id) VALUES ($1)", request_id)
