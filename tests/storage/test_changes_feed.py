@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ import asyncpg
 import pytest
 
 from app.embedded.stack import EmbeddedStack
+from app.storage import announcements as announcements_module
 from app.storage import changes as feed_module
+from app.storage.announcements import Announcements
 from app.storage.changes import Change, ChangeFeed, ChangeListener
 from app.storage.postgres import Connection
+from tests.held_up import hold_up
 from tests.storage.conftest import MakeFeed, database_name, wait_for
 from tests.storage.recording_listener import CAUGHT_UP, EVERYTHING, LOST, RecordingListener
 from tests.storage.relay import Relay, free_port
@@ -219,6 +223,34 @@ async def test_a_heartbeat_moves_the_position_on(feed: ChangeFeed, url: str, mak
     await wait_for(moved)
     assert quick.position is not None
     assert quick.position.history == before.history
+
+
+async def test_a_heartbeat_that_is_answered_while_this_process_cannot_run_loses_nothing(
+    url: str, make_feed: MakeFeed, listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interleaving: it is asked; the server answers; the loop is held up past the time to answer, and goes on."""
+    asked: Counter[Announcements] = Counter()
+    ask = Announcements._row
+
+    async def ask_and_be_held_up(announcements: Announcements, query: str, *arguments: object) -> asyncpg.Record:
+        if query == announcements_module._BEAT:
+            asked[announcements] += 1
+            if asked[announcements] > 1:  # the first has to be prepared, in a round trip of its own
+                hold_up(announcements._connection._transport, 0.5)  # type: ignore[attr-defined]
+        return await ask(announcements, query, *arguments)
+
+    slow = announcements_module._BEAT.replace("SELECT", "SELECT pg_sleep(0.1),", 1)
+    monkeypatch.setattr(announcements_module, "_BEAT", slow)
+    monkeypatch.setattr(Announcements, "_row", ask_and_be_held_up)
+    feed = make_feed(url, heartbeat_s=0.02, answer_timeout_s=0.3)
+    feed.add(listener)
+    await feed.start()
+
+    async def held_up_thrice() -> bool:
+        return max(asked.values()) > 4
+
+    await wait_for(held_up_thrice)
+    assert listener.take() == [LOST, CAUGHT_UP]
 
 
 async def test_a_feed_that_resumes_tells_first_what_was_committed_since_the_position(
