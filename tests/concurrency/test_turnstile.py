@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
-from app.concurrency.turnstile import Turnstile
+import pytest
+
+from app.concurrency.turnstile import LOOK_S, MOST_LOOKS, Turnstile
+from app.lab.simulation.virtual_time import run_virtually
 
 
 async def test_a_crowd_passes_a_few_a_turn_in_the_order_in_which_it_came() -> None:
@@ -66,3 +70,75 @@ async def test_nothing_runs_on_when_nobody_comes() -> None:
         await asyncio.sleep(0)
     assert not turnstile._is_turn_due
     await turnstile.passage()
+
+
+class Crowd:
+    """Callers who pass through a turnstile, on a loop whose time is virtual."""
+
+    def __init__(self, **arguments: int) -> None:
+        self.turnstile = Turnstile(per_turn=2, **arguments)
+        self.passed_at: list[float] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def comes(self, callers: int) -> None:
+        self._tasks += [asyncio.create_task(self._pass()) for _ in range(callers)]
+
+    async def _pass(self) -> None:
+        await self.turnstile.passage()
+        self.passed_at.append(asyncio.get_running_loop().time())
+
+    async def all_passed(self) -> list[float]:
+        await asyncio.gather(*self._tasks)
+        return self.passed_at
+
+
+def test_a_crowd_that_is_coming_in_passes_once_all_of_it_is_there() -> None:
+    async def times() -> list[float]:
+        crowd = Crowd(crowd=10)
+        for _ in range(4):
+            crowd.comes(20)
+            await asyncio.sleep(LOOK_S / 2)
+        return await crowd.all_passed()
+
+    passed_at = run_virtually(times())
+    first, second, *others = passed_at
+    assert (first, second) == (0.0, 0.0)  # nobody waited yet
+    assert len(others) == 78
+    assert 1.5 * LOOK_S < min(others) <= max(others) <= 4 * LOOK_S
+
+
+def test_a_crowd_that_never_stops_coming_is_not_held_up_for_ever() -> None:
+    async def times() -> list[float]:
+        crowd = Crowd(crowd=10)
+        for _ in range(6 * MOST_LOOKS):
+            crowd.comes(15)
+            await asyncio.sleep(LOOK_S / 2)
+        return await crowd.all_passed()
+
+    _, _, *others = run_virtually(times())
+    longest_s = MOST_LOOKS * LOOK_S
+    assert min(others) == pytest.approx(longest_s)
+    assert max(after - before for before, after in pairwise(others)) < longest_s + LOOK_S
+
+
+def test_a_few_are_not_held_up_though_more_come() -> None:
+    async def times() -> list[float]:
+        crowd = Crowd(crowd=10)
+        for _ in range(5):
+            crowd.comes(9)
+            await asyncio.sleep(LOOK_S)
+        return await crowd.all_passed()
+
+    assert set(run_virtually(times())) == {number * LOOK_S for number in range(5)}
+
+
+def test_the_next_crowd_is_taken_in_like_the_first() -> None:
+    async def times() -> list[float]:
+        crowd = Crowd(crowd=10)
+        for _ in range(2):
+            crowd.comes(40)
+            await asyncio.sleep(1.0)
+        return await crowd.all_passed()
+
+    passed_at = run_virtually(times())
+    assert [at for at in passed_at[40:] if at < 1.0 + LOOK_S] == [1.0, 1.0]

@@ -21,6 +21,7 @@ from app.api.http.disconnect import ClientDisconnectedError
 from app.api.http.edge import UNCOUNTED, Edge
 from app.api.http.hits import Fresh, HitPath
 from app.api.http.parameters import cache_control
+from app.api.http.reads import Reads, on_disconnect, reader
 from app.api.http.routes import docs_routes, probe_routes, template_routes
 from app.api.http.schemas import Problem
 from app.api.http.tracing import UNTRACED, TracedApp
@@ -30,8 +31,6 @@ from app.service import TemplateService
 from app.telemetry.metrics import Metrics
 
 STATIC = Path(__file__).parent / "static"
-CLIENT_CLOSED_REQUEST = 499
-"""The status that is counted, though nobody gets it, where the client went before its answer came."""
 
 
 def create_app(
@@ -51,10 +50,13 @@ def create_app(
     """The ASGI application over `service`.
 
     `max_age_s` of 0 has clients revalidate each time; `receive_timeout_s` is how long a request's body may take.
-    `fresh`, where given, answers reads ahead of the framework. With a `tracer` each request is a span.
+    With `fresh`, which tells what is held, reads are answered ahead of the framework. With a `tracer` each request is
+    a span.
     `pages` are routes for people, beside the API. Those of the paths in `streams` last as long as their clients look:
     they are no requests to be counted, timed or waited for.
     """
+    cacheable = cache_control(max_age_s)
+    read = reader(service, cache_control=cacheable)
     title, description_path = "Template service", "/openapi.json"
     api = FastAPI(
         title=title,
@@ -69,14 +71,12 @@ def create_app(
         exception_handlers={
             DomainError: problems.on_error,
             problems.RequestError: problems.on_error,
-            ClientDisconnectedError: _on_disconnect,
+            ClientDisconnectedError: on_disconnect,
             Exception: _on_bug,
         },
     )
     routers = [
-        template_routes(
-            service, max_body_bytes=max_body_bytes, max_age_s=max_age_s, receive_timeout_s=receive_timeout_s
-        ),
+        template_routes(service, read, max_body_bytes=max_body_bytes, receive_timeout_s=receive_timeout_s),
         probe_routes(health, metrics),
         docs_routes(title),
         *pages,
@@ -99,9 +99,10 @@ def create_app(
         for method in sorted(route.methods or ()):
             if route.path not in uncounted and "{" not in route.path:
                 metrics.expect_route(route.path, method)
-    hits = None if fresh is None else HitPath(fresh, cache_control=cache_control(max_age_s), metrics=metrics)
+    hits = None if fresh is None else HitPath(fresh, cache_control=cacheable, metrics=metrics)
+    reads = None if fresh is None else Reads(read)
     paths = frozenset(route.path for route in routes) | {description_path}
-    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits, uncounted=uncounted)
+    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits, reads=reads, uncounted=uncounted)
     return edge if tracer is None else TracedApp(edge, tracer, paths, UNTRACED | streams)
 
 
@@ -125,10 +126,6 @@ def _methods_for(routes: Iterable[Route], request: Request) -> list[str]:
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
     return sorted(methods or {"GET", "HEAD"})
-
-
-async def _on_disconnect(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _on_bug(_request: Request, _error: Exception) -> Response:

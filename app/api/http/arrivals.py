@@ -13,6 +13,8 @@ ARRIVED = "arrived"
 """In a scope's state: when the bytes of a request that had to wait came, by the performance counter."""
 BEGUN_A_TURN = 2
 """Requests that are no hits and are parsed in one turn."""
+CROWD = 16
+"""Where so many of them wait, those on their way come in first."""
 
 Holds = Callable[[str], bool]
 """Whether this process holds a key's fresh value. Asking changes nothing and counts nothing."""
@@ -31,10 +33,12 @@ class Arrivals:
     Who waits is counted as in flight.
     """
 
-    def __init__(self, holds: Holds, *, in_flight: Count, per_turn: int = BEGUN_A_TURN) -> None:
+    def __init__(
+        self, holds: Holds, *, in_flight: Count, per_turn: int = BEGUN_A_TURN, crowd: int | None = CROWD
+    ) -> None:
         self._holds = holds
         self._in_flight = in_flight
-        self._turnstile = Turnstile(per_turn=per_turn)
+        self._turnstile = Turnstile(per_turn=per_turn, crowd=crowd)
 
     @property
     def waiting(self) -> int:

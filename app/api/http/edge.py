@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.http import problems
 from app.api.http.arrivals import ARRIVED
 from app.api.http.hits import PATH, REQUEST_ID_HEADER, HitPath
+from app.api.http.reads import METHODS as READ_METHODS
 from app.health import Health
 from app.telemetry.metrics import Metrics
 from app.telemetry.request_id import begin
@@ -25,11 +26,11 @@ _log = logging.getLogger(__name__)
 class Edge:
     """Counts and times requests, answers bugs with a bare 500, and tells clients to reconnect while draining.
 
-    A GET that `hits` has the response to never reaches the framework. A request that is cancelled while draining gets
-    503, if its answer has not begun.
+    A GET that `hits` has the response to is answered at once, and other reads of a template are answered by `reads`,
+    where there are such; all the rest by `app`, the framework. A request that is cancelled while draining gets 503, if
+    its answer has not begun.
 
-    Each request that goes on to the framework has an id, which its log lines get; it goes back to a client that sent
-    one.
+    Each request that is no such hit has an id, which its log lines get; it goes back to a client that sent one.
 
     `routes` are the paths that may become labels; every other path is counted as `unmatched`, and those in `uncounted`
     go straight to the framework.
@@ -43,10 +44,12 @@ class Edge:
         metrics: Metrics,
         health: Health,
         hits: HitPath | None,
+        reads: ASGIApp | None = None,
         uncounted: frozenset[str] = UNCOUNTED,
     ) -> None:
         self._app = app
         self._hits = hits
+        self._reads = reads
         self._routes = routes
         self._uncounted = uncounted
         self._metrics = metrics
@@ -71,6 +74,9 @@ class Edge:
         if scope["type"] != "http" or scope["path"] in self._uncounted:
             await self._app(scope, receive, send)
             return
+        app = self._app
+        if self._reads is not None and scope["path"] == PATH and scope["method"] in READ_METHODS:
+            app = self._reads
         started = False
         status = 500
         sent = [value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID_HEADER]
@@ -90,7 +96,7 @@ class Edge:
 
         self._metrics.in_flight.value += 1
         try:
-            await self._app(scope, receive, send_noting_status)
+            await app(scope, receive, send_noting_status)
         except asyncio.CancelledError:
             if not self._health.draining:
                 raise

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from app.api.http import parameters
 from app.api.http.disconnect import while_connected
+from app.api.http.reads import METHODS, Reader
 from app.api.http.schemas import Live, Ready, TemplateBody, TemplateOut, TemplatePage
 from app.domain.template import MAX_ID, Template
 from app.health import Health, Status
@@ -72,11 +73,10 @@ _BODY = {"required": True, "content": {_JSON: {"schema": TemplateBody.model_json
 
 
 def template_routes(
-    service: TemplateService, *, max_body_bytes: int, max_age_s: int, receive_timeout_s: float
+    service: TemplateService, read: Reader, *, max_body_bytes: int, receive_timeout_s: float
 ) -> APIRouter:
     """Reading and writing templates."""
     router = APIRouter(tags=["templates"])
-    cache_control = parameters.cache_control(max_age_s)
 
     def written(template: Template, status: int) -> Response:
         headers = {"ETag": parameters.entity_tag(template.id, template.version), "Cache-Control": "no-store"}
@@ -84,24 +84,10 @@ def template_routes(
             headers["Location"] = f"/template-details?id={template.id}"
         return Response(to_payload(template), status, headers, _JSON)
 
-    async def read_template(request: Request) -> Response:
-        template_id = parameters.template_id(request)
-        reading = await while_connected(request.receive, service.read(template_id))
-        tag = parameters.entity_tag(template_id, reading.version)
-        headers = {
-            "ETag": tag,
-            "Age": str(int(reading.age_s)),
-            "Cache-Control": cache_control,
-            "X-Cache": reading.source,
-        }
-        if parameters.is_known(request, tag):
-            return Response(status_code=304, headers=headers)
-        return Response(reading.payload, headers=headers, media_type=_JSON)
-
-    for method in ("GET", "HEAD"):
+    for method in sorted(METHODS):
         router.add_api_route(
             "/template-details",
-            read_template,
+            read,
             methods=[method],
             summary="Read a template",
             operation_id=f"{method.lower()}_template",
@@ -176,7 +162,7 @@ def template_routes(
             headers["Link"] = f'<{following}>; rel="next"'
         return Response(page, headers=headers, media_type=_JSON)
 
-    for method in ("GET", "HEAD"):
+    for method in sorted(METHODS):
         router.add_api_route(
             "/templates",
             list_templates,

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.api.http.arrivals import ARRIVED, Arrivals
+from app.api.http.arrivals import ARRIVED, CROWD, Arrivals
 from app.api.http.protocol import MAX_HEAD_BYTES, BoundedHttpProtocol
 from app.telemetry.plain import Count
 from tests.api.http.wire import GET, GOOD, put
@@ -52,9 +52,9 @@ class FakeTransport(asyncio.Transport):
 class Site:
     """A server's connections; its application notes what is begun, and answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, crowd: int | None = None) -> None:
         self.in_flight = Count()
-        self.arrivals = Arrivals(lambda key: key == str(HIT), in_flight=self.in_flight, per_turn=PER_TURN)
+        self.arrivals = Arrivals(lambda key: key == str(HIT), in_flight=self.in_flight, per_turn=PER_TURN, crowd=crowd)
         self.begun: list[str] = []
         self.states: dict[str, dict[str, Any]] = {}
         self.state = ServerState()
@@ -151,6 +151,24 @@ async def test_hits_that_come_while_a_crowd_waits_wait_for_no_more_than_a_turn_o
         hit.receives(GET % HIT)
         await until(lambda wanted=number + 1: len(hit.answers) == wanted)  # type: ignore[misc]
         assert len(site.begun) - before <= 1 + 2 * PER_TURN
+
+
+async def test_while_a_crowd_comes_in_hits_are_begun_and_nothing_else_then_all_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.concurrency.turnstile.LOOK_S", 0.5)
+    site = Site(crowd=CROWD)
+    crowd = site.crowd()
+    await asyncio.sleep(0)
+    begun = list(site.begun)
+    assert len(begun) == PER_TURN  # nobody waited yet
+    hit = site.connected()
+    hit.receives(GET % HIT)
+    await until(lambda: hit.answers == [str(HIT)])
+    assert site.begun == [*begun, str(HIT)]
+    await asyncio.sleep(0.5)  # until the next look
+    await until(lambda: all(connection.answers for connection in crowd))
+    assert site.begun == [*begun, str(HIT), *(str(key) for key in COLD[PER_TURN:])]
 
 
 async def test_a_crowd_is_begun_a_few_a_turn_in_the_order_in_which_it_came_and_all_are_answered(site: Site) -> None:

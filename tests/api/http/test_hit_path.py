@@ -282,12 +282,13 @@ async def test_the_same_with_a_max_age(request_: Request) -> None:
 async def test_a_hit_never_reaches_the_framework(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(ahead=True)
     monkeypatch.setattr(site.app, "_app", None)
+    monkeypatch.setattr(site.app, "_reads", None)
     answer = await site.ask(request_)
     assert (answer.status, dict(answer.headers)[b"x-cache"]) == (200, b"l1")
 
 
 @pytest.mark.parametrize("request_", BY_THE_ROUTES, ids=name)
-async def test_what_is_not_plainly_a_hit_is_left_to_the_framework(
+async def test_what_is_not_plainly_a_hit_is_left_to_the_routes_and_the_reader_that_they_share(
     request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(ahead=True)
@@ -299,8 +300,21 @@ async def test_what_is_not_plainly_a_hit_is_left_to_the_framework(
         await send({"type": "http.response.body", "body": b""})
 
     monkeypatch.setattr(site.app, "_app", framework)
+    monkeypatch.setattr(site.app, "_reads", framework)
     await site.ask(request_)
     assert reached == [request_.path]
+
+
+@pytest.mark.parametrize("request_", BY_THE_ROUTES, ids=name)
+async def test_reads_of_a_template_never_reach_the_framework_and_all_else_does(
+    request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(ahead=True)
+    monkeypatch.setattr(site.app, "_app", None)
+    if request_.path == PATH and request_.method in ("GET", "HEAD"):
+        await site.ask(request_)
+    else:
+        assert (await site.ask(request_)).status == 500
 
 
 @pytest.mark.parametrize("key", [HIT, COLD])
