@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 
 LOOK_S = 0.005
-"""Between two looks whether a crowd is still on its way."""
-MOST_LOOKS = 40
-"""After so many, a crowd that goes on coming is let pass."""
+"""From one look whether a crowd is on its way to the next."""
+LONGEST_HOLD_S = 0.2
+"""A crowd that goes on coming is let pass then."""
 
 
 class Turnstile:
@@ -17,9 +17,9 @@ class Turnstile:
     A turn takes as long as all that is ready in it. Where a thousand callers become ready at once, each with work of a
     third of a millisecond, whoever comes next waits a third of a second. Behind a turnstile they take a turn each few.
 
-    Where `crowd` or more wait, and more have come since the last look, nobody passes until no more come, at most for
-    `MOST_LOOKS` times `LOOK_S`: to take a crowd in takes the processor for a while, and work begun meanwhile would keep
-    others waiting twice as long. Once a crowd has been let pass so, the next one is who comes after the line was empty.
+    Where `crowd` callers or more have come in one turn, nobody passes for `LOOK_S`, and again for as long as that
+    brings so many more, at most for `LONGEST_HOLD_S`: to take a crowd in takes the processor for a while, and work
+    begun meanwhile would keep others waiting twice as long. Then nobody is held up before the line has been empty.
 
     Bound to one event loop, and not thread-safe.
     """
@@ -28,8 +28,8 @@ class Turnstile:
         self._per_turn = per_turn
         self._crowd = crowd
         self._length = 0
-        """Of the line, at the last look."""
-        self._looks = 0
+        """Of the line, at the last turn."""
+        self._hold_ends_at: float | None = None
         self._left = per_turn
         self._line: deque[asyncio.Future[None]] = deque()
         self._is_turn_due = False
@@ -61,7 +61,7 @@ class Turnstile:
         return place
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._is_coming():
+        if self._is_coming(loop.time()):
             self._left = 0
             loop.call_later(LOOK_S, self._turn, loop)
             return
@@ -71,16 +71,17 @@ class Turnstile:
             if not place.done():  # it is, where the caller was cancelled
                 place.set_result(None)
                 self._left -= 1
+        if not self._line:
+            self._length, self._hold_ends_at = 0, None
         self._is_turn_due = self._left < self._per_turn
         if self._is_turn_due:
             loop.call_soon(self._turn, loop)
 
-    def _is_coming(self) -> bool:
-        """Whether a crowd is on its way in."""
+    def _is_coming(self, now: float) -> bool:
+        """Whether a crowd is on its way in, and may be waited for."""
         before, self._length = self._length, len(self._line)
-        if not self._length:
-            self._looks = 0
-        if self._crowd is None or self._length < self._crowd or self._length <= before or self._looks == MOST_LOOKS:
+        if self._crowd is None or self._length - before < self._crowd:
             return False
-        self._looks += 1
-        return True
+        if self._hold_ends_at is None:
+            self._hold_ends_at = now + LONGEST_HOLD_S
+        return now < self._hold_ends_at

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.concurrency.turnstile import LOOK_S, MOST_LOOKS, Turnstile
+from app.concurrency.turnstile import LONGEST_HOLD_S, LOOK_S, Turnstile
 from app.lab.simulation.virtual_time import run_virtually
 
 
@@ -87,6 +87,11 @@ class Crowd:
         await self.turnstile.passage()
         self.passed_at.append(asyncio.get_running_loop().time())
 
+    def leaves(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
     async def all_passed(self) -> list[float]:
         await asyncio.gather(*self._tasks)
         return self.passed_at
@@ -107,18 +112,34 @@ def test_a_crowd_that_is_coming_in_passes_once_all_of_it_is_there() -> None:
     assert 1.5 * LOOK_S < min(others) <= max(others) <= 4 * LOOK_S
 
 
-def test_a_crowd_that_never_stops_coming_is_not_held_up_for_ever() -> None:
+@pytest.mark.parametrize("look_s", [LOOK_S, LONGEST_HOLD_S / 3], ids=["looks in time", "late looks"])
+def test_a_crowd_that_never_stops_coming_is_not_held_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch, look_s: float
+) -> None:
+    monkeypatch.setattr("app.concurrency.turnstile.LOOK_S", look_s)
+
     async def times() -> list[float]:
         crowd = Crowd(crowd=10)
-        for _ in range(6 * MOST_LOOKS):
+        for _ in range(240):
             crowd.comes(15)
             await asyncio.sleep(LOOK_S / 2)
         return await crowd.all_passed()
 
     _, _, *others = run_virtually(times())
-    longest_s = MOST_LOOKS * LOOK_S
-    assert min(others) == pytest.approx(longest_s)
-    assert max(after - before for before, after in pairwise(others)) < longest_s + LOOK_S
+    assert LONGEST_HOLD_S <= min(others) < LONGEST_HOLD_S + look_s
+    assert max(after - before for before, after in pairwise(others)) < LONGEST_HOLD_S + look_s
+
+
+def test_a_crowd_is_not_held_up_by_a_few_who_come_behind_it() -> None:
+    async def times() -> list[float]:
+        crowd = Crowd(crowd=10)
+        crowd.comes(20)
+        for _ in range(50):
+            await asyncio.sleep(LOOK_S / 4)
+            crowd.comes(2)
+        return await crowd.all_passed()
+
+    assert run_virtually(times())[:20] == [0.0, 0.0, *[LOOK_S] * 18]
 
 
 def test_a_few_are_not_held_up_though_more_come() -> None:
@@ -132,13 +153,18 @@ def test_a_few_are_not_held_up_though_more_come() -> None:
     assert set(run_virtually(times())) == {number * LOOK_S for number in range(5)}
 
 
-def test_the_next_crowd_is_taken_in_like_the_first() -> None:
+@pytest.mark.parametrize("leave", [False, True], ids=["once it has passed", "once it has left"])
+def test_the_next_crowd_is_taken_in_like_the_first(leave: bool) -> None:
     async def times() -> list[float]:
         crowd = Crowd(crowd=10)
-        for _ in range(2):
-            crowd.comes(40)
-            await asyncio.sleep(1.0)
+        crowd.comes(40)
+        await asyncio.sleep(LOOK_S / 2)
+        if leave:
+            crowd.leaves()
+        await asyncio.sleep(1.0)
+        crowd.passed_at.clear()
+        crowd.comes(40)
         return await crowd.all_passed()
 
-    passed_at = run_virtually(times())
-    assert [at for at in passed_at[40:] if at < 1.0 + LOOK_S] == [1.0, 1.0]
+    began = 1.0 + LOOK_S / 2
+    assert run_virtually(times()) == [began, began, *[began + LOOK_S] * 38]

@@ -50,8 +50,7 @@ def create_app(
     """The ASGI application over `service`.
 
     `max_age_s` of 0 has clients revalidate each time; `receive_timeout_s` is how long a request's body may take.
-    With `fresh`, which tells what is held, reads are answered ahead of the framework. With a `tracer` each request is
-    a span.
+    `fresh`, where given, tells what is held, which is answered at once. With a `tracer` each request is a span.
     `pages` are routes for people, beside the API. Those of the paths in `streams` last as long as their clients look:
     they are no requests to be counted, timed or waited for.
     """
@@ -100,9 +99,8 @@ def create_app(
             if route.path not in uncounted and "{" not in route.path:
                 metrics.expect_route(route.path, method)
     hits = None if fresh is None else HitPath(fresh, cache_control=cacheable, metrics=metrics)
-    reads = None if fresh is None else Reads(read)
     paths = frozenset(route.path for route in routes) | {description_path}
-    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits, reads=reads, uncounted=uncounted)
+    edge = Edge(api, routes=paths, metrics=metrics, health=health, hits=hits, reads=Reads(read), uncounted=uncounted)
     return edge if tracer is None else TracedApp(edge, tracer, paths, UNTRACED | streams)
 
 

@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class Edge:
     """Counts and times requests, answers bugs with a bare 500, and tells clients to reconnect while draining.
 
-    A GET that `hits` has the response to is answered at once, and other reads of a template are answered by `reads`,
-    where there are such; all the rest by `app`, the framework. A request that is cancelled while draining gets 503, if
+    A GET that `hits` has the response to is answered at once, and other reads of a template are answered by `reads`;
+    all the rest by `app`, the framework. A request that is cancelled while draining gets 503, if
     its answer has not begun.
 
     Each request that is no such hit has an id, which its log lines get; it goes back to a client that sent one.
@@ -44,7 +44,7 @@ class Edge:
         metrics: Metrics,
         health: Health,
         hits: HitPath | None,
-        reads: ASGIApp | None = None,
+        reads: ASGIApp,
         uncounted: frozenset[str] = UNCOUNTED,
     ) -> None:
         self._app = app
@@ -74,9 +74,7 @@ class Edge:
         if scope["type"] != "http" or scope["path"] in self._uncounted:
             await self._app(scope, receive, send)
             return
-        app = self._app
-        if self._reads is not None and scope["path"] == PATH and scope["method"] in READ_METHODS:
-            app = self._reads
+        app = self._reads if scope["path"] == PATH and scope["method"] in READ_METHODS else self._app
         started = False
         status = 500
         sent = [value.decode("latin-1") for name, value in scope["headers"] if name == REQUEST_ID_HEADER]

@@ -1,6 +1,6 @@
 """Cache hits, answered ahead of the framework's routing: ready bytes and headers, and nothing else.
 
-What is not plainly a hit is left to the routes, which answer every request that this module does in the same way.
+What is not plainly a hit is left to the reader, which answers every request that this module does in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.telemetry.request_id import KEY, is_valid
 PATH = "/template-details"
 REQUEST_ID_HEADER = KEY.encode("ascii")
 _LONGEST = 18
-"""Digits of an id that is surely in range; longer ones are the routes' to judge."""
+"""Digits of an id that is surely in range; longer ones are the reader's to judge."""
 
 
 class Held(Protocol):
@@ -68,7 +68,7 @@ class HitPath:
         self._ended, self._seconds = metrics.route(PATH, "GET", 200)
 
     def response(self, scope: Scope) -> tuple[Message, Message] | None:
-        """The two messages of the response; `None` where the routes are to answer."""
+        """The two messages of the response; `None` where the reader is to answer."""
         query: bytes = scope["query_string"]
         if scope["method"] != "GET" or query[:3] != b"id=":
             return None

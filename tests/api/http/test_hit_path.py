@@ -27,6 +27,7 @@ from app.cache.recovery import Recovery
 from app.concurrency.breaker import CircuitBreaker
 from app.concurrency.clock import wall
 from app.concurrency.tasks import TaskSet
+from app.domain.errors import DeadlineExceededError, OverloadedError, StoppingError, StorageUnavailableError
 from app.health import Health
 from app.service import TemplateService
 from app.telemetry.metrics import Metrics
@@ -37,6 +38,16 @@ PATH = "/template-details"
 LONG_LIFE_S = 1_000.0
 HIT, NEGATIVE, EXPIRED, EMOJI, FUTURE, COLD = "1", "999", "7", "8", "9", "50"
 LONGEST_DIGITS = "123456789012345678"
+FAILURES = {
+    "600": StorageUnavailableError(7.0),
+    "601": OverloadedError(),
+    "602": DeadlineExceededError(),
+    "603": StoppingError(),
+    "604": RuntimeError("a bug"),
+}
+"""What loads of these keys end with."""
+ENDLESS = "605"
+"""A load of this key does not end."""
 HELD = (HIT, NEGATIVE, EXPIRED, EMOJI, FUTURE, LONGEST_DIGITS)
 
 
@@ -57,9 +68,11 @@ class ByTemplate:
 
 
 class Site:
-    """The HTTP application over a loader whose L1 is filled; `ahead` answers hits ahead of the framework."""
+    """The HTTP application over a loader whose L1 is filled; with `ahead` reads are answered ahead of the framework."""
 
     def __init__(self, *, ahead: bool, max_age_s: int = 0) -> None:
+        self.stuck = asyncio.Event()
+        """Set when a load of `ENDLESS` has begun."""
         self.metrics = Metrics(mode="full", version="0", ttl_s=LONG_LIFE_S)
         self.health = Health({})
         self.memory = MemoryCache(max_entries=100, max_bytes=10_000_000)
@@ -99,11 +112,20 @@ class Site:
         )
         if ahead:
             self.app._hits._now = lambda: now  # type: ignore[attr-defined]
+        else:
+            self.app._reads = self.app._app  # type: ignore[attr-defined]
 
     async def _load(self, key: str) -> Loaded:
+        if key in FAILURES:
+            raise FAILURES[key]
+        if key == ENDLESS:
+            self.stuck.set()
+            await asyncio.Event().wait()
         return Loaded(payload_of(int(key)), 5) if int(key) < 1_000 and key != NEGATIVE else Loaded(None, 0)
 
-    async def ask(self, request: Request, *, state: dict[str, Any] | None = None) -> Response:
+    async def ask(
+        self, request: Request, *, state: dict[str, Any] | None = None, leaves: asyncio.Event | None = None
+    ) -> Response:
         received: list[Message] = []
         scope: dict[str, Any] = {
             "type": "http",
@@ -125,7 +147,8 @@ class Site:
         async def receive() -> Message:
             nonlocal asked
             if asked:
-                await asyncio.Event().wait()  # the client stays
+                await (leaves or asyncio.Event()).wait()  # as a rule the client stays
+                return {"type": "http.disconnect"}
             asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
 
@@ -183,6 +206,8 @@ AHEAD = [plain(key) for key in (HIT, EMOJI, FUTURE, LONGEST_DIGITS)] + [
 
 BY_THE_ROUTES = [
     *(plain(key) for key in (NEGATIVE, EXPIRED, COLD)),
+    *(plain(key) for key in FAILURES),
+    Request(b"id=600", "HEAD"),
     conditional(b'"1-3"'),
     conditional(b'W/"1-3"'),
     conditional(b"*"),
@@ -244,7 +269,7 @@ BY_THE_ROUTES = [
     Request(b"id=1", path="/template-detail"),
     Request(b"id=1", path="/templates"),
 ]
-"""What is left to the framework, because it is no hit, or not plainly one."""
+"""What is no hit, or not plainly one."""
 
 
 def name(request: Request) -> str:
@@ -259,7 +284,7 @@ async def test_both_paths_give_the_same_response_and_count_the_same(request_: Re
     assert ahead.counted() == framework.counted()
 
 
-@pytest.mark.parametrize("request_", [*AHEAD, *BY_THE_ROUTES[:4]], ids=name)
+@pytest.mark.parametrize("request_", [*AHEAD, *BY_THE_ROUTES[:9]], ids=name)
 async def test_the_same_while_draining(request_: Request) -> None:
     ahead, framework = Site(ahead=True), Site(ahead=False)
     for site in (ahead, framework):
@@ -269,6 +294,19 @@ async def test_the_same_while_draining(request_: Request) -> None:
     assert answer == await framework.ask(request_)
     assert (b"connection", b"close") in answer.headers
     assert ahead.counted() == framework.counted()
+
+
+async def test_the_same_where_the_client_goes_while_it_is_loaded() -> None:
+    counted = []
+    for ahead in (True, False):
+        site = Site(ahead=ahead)
+        leaving = asyncio.Event()
+        asked = asyncio.create_task(site.ask(plain(ENDLESS), leaves=leaving))
+        await asyncio.wait_for(site.stuck.wait(), 10)
+        leaving.set()
+        assert (await asyncio.wait_for(asked, 10)).status == 499
+        counted.append(site.counted())
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize("request_", AHEAD, ids=name)
