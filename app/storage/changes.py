@@ -33,7 +33,8 @@ class ChangeFeed:
     """Tells listeners of every committed change, over a connection of its own that is replaced whenever it is lost.
 
     The connection is tried every `heartbeat_s`; one that does not answer within `answer_timeout_s` is lost. So a loss
-    that nobody signals, by a hung server or network, is found after the sum of both at the latest.
+    that nobody signals, by a hung server or network, is found after the sum of both at the latest; or up to
+    three tenths of `answer_timeout_s` later, where this process was kept from running as the time ran out.
 
     `resume_from` is the `position` of an earlier feed, in this process or another, up to which all has been told: then
     what was committed since is told first.

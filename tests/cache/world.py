@@ -72,7 +72,7 @@ class Times:
     skew: float = 0.2
     most_delay: float = 0.5
     """Of an announcement."""
-    unnoticed: float = 1.5
+    unnoticed: float = 1.8
     """How long a feed may be lost before the process notices."""
     beta: float = 1.0
 

@@ -64,7 +64,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unsent_bytes = 0
+        self._unsent_bytes = unsent_bytes(self.transport)
         self._arm()
 
     def resume_writing(self) -> None:

@@ -53,8 +53,10 @@ class Upstream:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     async def dial(self, protocol: Callable[[], P]) -> P:
-        """A connection, its protocol told of it. Raises `DialError`, within the timeout, or soon after it where this
-        process could not run meanwhile, which is not held against the backend.
+        """A connection, its protocol told of it.
+
+        Raises `DialError`, within the timeout, or soon after it where its name took nearly all of that, or this process
+        could not run meanwhile, which is not held against the backend.
 
         Of several addresses none may take more than its share of the time, so that one that swallows packets does not
         hide the others.
@@ -65,12 +67,15 @@ class Upstream:
                 addresses = await self._resolve()
         except TimeoutError:
             raise DialError(f"{self.target}: its name was not resolved within {self._timeout_s:g} s") from None
+        # Some time is left, where this process was held up, too.
+        left_s = max(self._timeout_s / 10, ends_at - self._clock())
+        ends_at = self._clock() + left_s
+        least_s = left_s / (10 * len(addresses))
         first = next(self._turn) % len(addresses)
         failures = []
         for index in range(len(addresses)):
             address = addresses[(first + index) % len(addresses)]
-            left_s = max(self._timeout_s / 10, ends_at - self._clock())  # none where this process was held up
-            share_s = left_s / (len(addresses) - index)
+            share_s = max(least_s, (ends_at - self._clock()) / (len(addresses) - index))
             try:
                 async with FairTimeout(share_s):
                     return await self._connect(protocol, address)
