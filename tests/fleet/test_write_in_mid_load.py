@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from app.cache.entry import FORMAT, decode
 from tests.fleet.conftest import PREFIX, SIZE
 from tests.fleet.database import FleetDatabase
-from tests.fleet.fleet import Answer, Fleet
+from tests.fleet.fleet import BARRIER_S, Answer, Fleet
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -30,14 +30,18 @@ async def test_what_a_write_has_made_past_is_neither_stored_nor_served(
     await fleet.delay(LOAD_MS)
     for _ in range(ROUNDS):
         key, before = next(cold_keys), await database.loads()
-        at = time.monotonic() + 0.05
+        waited = await fleet.total("cache_lease_total", end="waited")
         waiting = asyncio.create_task(fleet.read([key], callers=CALLERS))
+        at = time.monotonic() + BARRIER_S + 0.05
         later = [
             asyncio.create_task(worker.drive([key], rate=100, seconds=WATCHED_S, at=at)) for worker in fleet.workers
         ]
         stored = asyncio.create_task(_stored_versions(redis, key, at + WATCHED_S))
         first = await fleet.told.until_loading(key)
         await database.until_under_way(1)
+        async with asyncio.timeout(LOAD_MS / 1_000):
+            while await fleet.total("cache_lease_total", end="waited") < waited + SIZE - 1:  # noqa: ASYNC110 - others' state
+                await asyncio.sleep(0.002)
         if by == "another program":
             version = await database.rewrite(key, "new")
             written_at = time.monotonic()
