@@ -20,33 +20,25 @@ from app.cache.lease import LeasedFill
 from app.cache.least import LeastLoads
 from app.cache.loader import Loader, Policy, Reading
 from app.cache.memory import MemoryCache
-from app.cache.origin import LoadDeadlineError, Loaded, Origin
+from app.cache.origin import Loaded, Origin
 from app.cache.protection import Mutex, Protection, Singleflight, Unprotected
 from app.cache.recovery import Recovery
 from app.cache.remote import RemoteCache, counts_as_failure
 from app.cache.wakeups import Wakeups
-from app.concurrency.breaker import BreakerOpenError, BreakerState, CircuitBreaker
-from app.concurrency.bulkhead import Bulkhead, BulkheadFullError, BulkheadTimeoutError
-from app.concurrency.singleflight import TooManyWaitersError, WaitTimeoutError
+from app.concurrency.breaker import BreakerState, CircuitBreaker
+from app.concurrency.bulkhead import Bulkhead
 from app.concurrency.tasks import TaskSet
 from app.lab.simulation.recorded_events import RecordedEvents
 from app.lab.simulation.redis_model import ModelClient, ModelServer
 from app.lab.simulation.virtual_time import VirtualTimeLoop
+from app.read_path_settings import CACHE_FAILURES
 
 
 class OriginDownError(Exception):
     """The origin can't be reached."""
 
 
-FAILURES = (
-    OriginDownError,
-    LoadDeadlineError,
-    BreakerOpenError,
-    BulkheadFullError,
-    BulkheadTimeoutError,
-    TooManyWaitersError,
-    WaitTimeoutError,
-)
+FAILURES = (OriginDownError, *CACHE_FAILURES)
 
 
 @dataclass(frozen=True)

@@ -97,16 +97,21 @@ class Crowd:
         return self.passed_at
 
 
-def test_a_crowd_that_is_coming_in_passes_once_all_of_it_is_there() -> None:
-    async def times() -> list[float]:
+def passed_at(*, times: int, callers: int, every_s: float) -> list[float]:
+    """When each passed of so many callers that come again and again, through a turnstile for which 10 are a crowd."""
+
+    async def come() -> list[float]:
         crowd = Crowd(crowd=10)
-        for _ in range(4):
-            crowd.comes(20)
-            await asyncio.sleep(LOOK_S / 2)
+        for _ in range(times):
+            crowd.comes(callers)
+            await asyncio.sleep(every_s)
         return await crowd.all_passed()
 
-    passed_at = run_virtually(times())
-    first, second, *others = passed_at
+    return run_virtually(come())
+
+
+def test_a_crowd_that_is_coming_in_passes_once_all_of_it_is_there() -> None:
+    first, second, *others = passed_at(times=4, callers=20, every_s=LOOK_S / 2)
     assert (first, second) == (0.0, 0.0)  # nobody waited yet
     assert len(others) == 78
     assert 1.5 * LOOK_S < min(others) <= max(others) <= 4 * LOOK_S
@@ -118,14 +123,7 @@ def test_a_crowd_that_never_stops_coming_is_not_held_up_for_ever(
 ) -> None:
     monkeypatch.setattr("app.concurrency.turnstile.LOOK_S", look_s)
 
-    async def times() -> list[float]:
-        crowd = Crowd(crowd=10)
-        for _ in range(240):
-            crowd.comes(15)
-            await asyncio.sleep(LOOK_S / 2)
-        return await crowd.all_passed()
-
-    _, _, *others = run_virtually(times())
+    _, _, *others = passed_at(times=240, callers=15, every_s=LOOK_S / 2)
     assert LONGEST_HOLD_S <= min(others) < LONGEST_HOLD_S + look_s
     assert max(after - before for before, after in pairwise(others)) < LONGEST_HOLD_S + look_s
 
@@ -143,14 +141,7 @@ def test_a_crowd_is_not_held_up_by_a_few_who_come_behind_it() -> None:
 
 
 def test_a_few_are_not_held_up_though_more_come() -> None:
-    async def times() -> list[float]:
-        crowd = Crowd(crowd=10)
-        for _ in range(5):
-            crowd.comes(9)
-            await asyncio.sleep(LOOK_S)
-        return await crowd.all_passed()
-
-    assert set(run_virtually(times())) == {number * LOOK_S for number in range(5)}
+    assert set(passed_at(times=5, callers=9, every_s=LOOK_S)) == {number * LOOK_S for number in range(5)}
 
 
 @pytest.mark.parametrize("leave", [False, True], ids=["once it has passed", "once it has left"])

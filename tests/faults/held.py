@@ -24,8 +24,13 @@ A wait for a lock gets half of a statement's time.
 """
 
 
+LOCKED_WITHIN_S: Final = 60.0
+
+
 class HeldLoads:
     """`async with` it, and each load query waits on the server, there to be seen, until `let_go` or the block's end.
+
+    One that is given up, or whose caller is gone, is cancelled; one that waits so may see what is committed meanwhile.
 
     It locks the table of templates, from a connection of its own: statistics that are read on another one go on to
     change. `url` is the superuser's. May be used again.
@@ -37,7 +42,11 @@ class HeldLoads:
 
     async def __aenter__(self) -> Self:
         self._connection = await asyncpg.connect(self._url)
-        await self._connection.execute("BEGIN; LOCK TABLE templates")
+        try:
+            await self._connection.execute("BEGIN; LOCK TABLE templates", timeout=LOCKED_WITHIN_S)
+        except BaseException:
+            await self.let_go()
+            raise
         return self
 
     async def __aexit__(

@@ -27,8 +27,8 @@ _LONGEST_KEY = 18
 class Arrivals:
     """The line in which connections wait to have a request parsed, one for all connections of a server.
 
-    To parse a request, and to begin with it, takes a fraction of a millisecond: where a thousand
-    come in one turn of the event loop, each hit among them would wait for all.
+    To parse a request, and to begin with it, takes a fraction of a millisecond: where a thousand come in one turn of
+    the event loop, each hit among them would wait for all.
 
     Who waits is counted as in flight.
     """

@@ -27,8 +27,8 @@ class Edge:
     """Counts and times requests, answers bugs with a bare 500, and tells clients to reconnect while draining.
 
     A GET that `hits` has the response to is answered at once, and other reads of a template are answered by `reads`;
-    all the rest by `app`, the framework. A request that is cancelled while draining gets 503, if
-    its answer has not begun.
+    all the rest by `app`, the framework. A request that is cancelled while draining gets 503, if its answer has not
+    begun.
 
     Each request that is no such hit has an id, which its log lines get; it goes back to a client that sent one.
 
