@@ -8,12 +8,14 @@ import time
 from app.scenarios.flood import flood
 from app.scenarios.options import REQUEST_TIMEOUT_S, Options
 from app.scenarios.promise import Promise, at_most, none_of
-from app.scenarios.stage import POLL_S, Stage, running
+from app.scenarios.stage import Stage, running
 from app.scenarios.timeline import failures, p99_s
 
 LOAD_DELAY_MS = 2_000
 FIRST_COLD_KEY = 100_001
 HITS_WITHIN_MS = 10.0
+WATCH_S = 0.1
+"""Between two looks at what is under way, which take some of the processor: a load takes twenty times as long."""
 _INSERT = """
 INSERT INTO templates (id, name, body)
 SELECT $1 + n - 1, 'Cold ' || n, 'Nobody has read this yet.' FROM generate_series(1, $2) AS n
@@ -46,19 +48,20 @@ async def play(stage: Stage) -> list[Promise]:
         nonlocal most
         while True:
             most = max(most, len(await watched.under_way() or ()))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(WATCH_S)
 
     addresses = [stage.fleet.address(number) for number in range(options.replicas)]
     keys = range(FIRST_COLD_KEY, FIRST_COLD_KEY + options.cold_keys)
-    async with stage.under_load(), flood(addresses, keys, REQUEST_TIMEOUT_S) as ask:
+    async with stage.under_load(), flood(addresses, keys, REQUEST_TIMEOUT_S) as client:
         await stage.phase("before", 2.0)
         timeline.phase = "cold keys"
         async with running(watch()):
             asked_at = timeline.mark(f"{options.cold_keys:,} cold keys")
-            cold = await ask()
+            await client.ask()
         answered_at = timeline.mark("all of them answered")
         await stage.phase("after", max(1.0, asked_at + options.duration_s - time.monotonic()))
         end = time.monotonic()
+        cold = await client.answers()
     hits = timeline.between(asked_at, answered_at)
     everybody = timeline.between(asked_at, end)
     wrong = [answer for answer in cold if answer.status not in (200, 503)]
