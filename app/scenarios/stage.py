@@ -22,7 +22,6 @@ from app.scenarios.writes import Ledger, Writer
 TICK_S = 1.0
 POLL_S = 0.02
 SCRAPE_POLL_S = 0.1
-"""A scrape takes a replica some milliseconds, which its requests wait."""
 WARM_AT_A_TIME = 16
 LOOK_TIMEOUT_S = 3.0
 """Longest wait for a count by PostgreSQL."""
@@ -117,7 +116,8 @@ class Stage:
         """How long it takes until a series has this value at every replica; `None` where it takes longer than that."""
 
         async def have() -> bool:
-            seen = await asyncio.gather(*map(gauges, self.endpoints))
+            name = series.partition("{")[0]
+            seen = await asyncio.gather(*(gauges(endpoint, name) for endpoint in self.endpoints))
             return all(one.get(series) == value for one in seen)
 
         return await until(have, timeout_s, SCRAPE_POLL_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
@@ -15,8 +15,10 @@ SAMPLES = 50
 _END = b"# EOF\n"
 
 
-def exposition(registry: CollectorRegistry, accept: str) -> tuple[Iterator[bytes], str]:
+def exposition(registry: CollectorRegistry, accept: str, names: Collection[str] = ()) -> tuple[Iterator[bytes], str]:
     """The pieces of the text, and its content type: OpenMetrics where an HTTP `Accept` header lists it.
+
+    Where there are `names`, only samples that have one of them, and nothing else is looked at.
 
     A family is looked at when its first piece is made, so what is counted between two pieces is seen in later families.
     """
@@ -25,9 +27,11 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[Iterator[bytes
     is_open = OPENMETRICS in listed
     encode, content_type = choose_encoder(f"{OPENMETRICS}; version=1.0.0" if is_open else "")
 
+    source = registry.restricted_registry(names) if names else registry
+
     def pieces() -> Iterator[bytes]:
         piece, samples = b"", 0
-        for family in registry.collect():
+        for family in source.collect():
             for begin in range(0, max(1, len(family.samples)), SAMPLES):
                 part = _Part(family, begin)
                 text = encode(part).removesuffix(_END)

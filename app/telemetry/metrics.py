@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from prometheus_client import (
@@ -370,6 +370,7 @@ class Metrics:
         """The process was told to end."""
         self._draining.set(1)
 
-    def exposition(self, accept: str) -> tuple[Iterator[bytes], str]:
-        """All metrics as text, in pieces, and its content type: OpenMetrics where an HTTP `Accept` header lists it."""
-        return exposition(self.registry, accept)
+    def exposition(self, accept: str, names: Collection[str] = ()) -> tuple[Iterator[bytes], str]:
+        """All metrics, or the samples of these names, as text, in pieces, and its content type: OpenMetrics where an
+        HTTP `Accept` header lists it."""
+        return exposition(self.registry, accept, names)

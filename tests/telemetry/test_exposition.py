@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from app.telemetry.exposition import OPENMETRICS, SAMPLES, exposition
 from app.telemetry.metrics import Metrics
@@ -16,6 +18,16 @@ def busy() -> Metrics:
         metrics.expect_route(f"/{number}", "GET")
         metrics.request_ended(f"/{number}", "GET", 200, 0.003 * number)
     return metrics
+
+
+class _Broken(Collector):
+    """Whoever looks at it fails."""
+
+    def describe(self) -> list[Metric]:
+        return [Metric("broken", "Nobody asks for it.", "gauge")]
+
+    def collect(self) -> list[Metric]:
+        raise AssertionError("asked for")
 
 
 def stable(text: bytes) -> list[bytes]:
@@ -39,6 +51,24 @@ def test_no_piece_is_large_however_many_series_a_family_has(accept: str) -> None
     assert len(samples) > 10
     assert max(samples) < 2 * SAMPLES
     assert min(samples[:-1]) >= SAMPLES
+
+
+@pytest.mark.parametrize("accept", KINDS)
+def test_where_names_are_given_only_their_samples_are_there_and_nothing_else_is_looked_at(accept: str) -> None:
+    metrics = busy()
+    everything = stable(b"".join(metrics.exposition(accept)[0]))
+    metrics.registry.register(_Broken())
+    names = ["cache_hits_total", "http_request_duration_seconds_sum", "no_such_metric"]
+    text = stable(b"".join(metrics.exposition(accept, names)[0]))
+    samples = [line for line in text if not line.startswith(b"#")]
+    begins = tuple(name.encode() + b"{" for name in names)
+    assert sorted(samples) == sorted(line for line in everything if line.startswith(begins))
+    assert len(samples) > 20
+    assert (text[-1] == b"# EOF") == (accept == OPENMETRICS)
+
+
+def test_of_an_unknown_name_there_is_nothing() -> None:
+    assert b"".join(busy().exposition("", ["no_such_metric"])[0]) == b""
 
 
 def test_a_piece_is_made_when_it_is_asked_for() -> None:

@@ -34,6 +34,17 @@ def _header(name: str, description: str, **schema: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": described}
 
 
+_NAMES: dict[str, Any] = {
+    "name": "name[]",
+    "in": "query",
+    "required": False,
+    "description": "Only samples of this name; of all that are given where there are several.",
+    "schema": {"type": "array", "items": {"type": "string"}},
+    "style": "form",
+    "explode": True,
+}
+
+
 def _sent(**headers: str) -> dict[str, dict[str, Any]]:
     """Response headers, by name with underscores, and what they say."""
     return {
@@ -213,10 +224,12 @@ def probe_routes(health: Health, metrics: Metrics) -> APIRouter:
         summary="Metrics for Prometheus",
         response_class=Response,
         responses={200: {"description": "OpenMetrics where `Accept` lists it.", "content": formats}},
+        openapi_extra={"parameters": [_NAMES]},
     )
     @router.head("/metrics", include_in_schema=False)
     async def show_metrics(request: Request) -> Response:
-        pieces, content_type = metrics.exposition(request.headers.get("accept", ""))
+        names = request.query_params.getlist("name[]")
+        pieces, content_type = metrics.exposition(request.headers.get("accept", ""), names)
         text = []
         for piece in pieces:
             text.append(piece)

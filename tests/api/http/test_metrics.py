@@ -67,6 +67,13 @@ async def test_a_request_is_counted_once_by_route_method_and_status_and_timed(ap
     assert after["http_in_flight_requests"] == 0
 
 
+async def test_who_names_metrics_gets_their_samples_alone(api: Api) -> None:
+    response = await api.client.get("/metrics?name[]=draining&name[]=http_in_flight_requests")
+    assert response.status_code == 200
+    found = {line.partition(" ")[0].partition("{")[0] for line in response.text.splitlines() if line[0] != "#"}
+    assert found == {"draining", "http_in_flight_requests"}
+
+
 async def test_scrapes_are_not_counted_as_traffic(api: Api) -> None:
     await api.client.get("/metrics")
     text = (await api.client.get("/metrics")).text
