@@ -90,6 +90,7 @@ async def running(settings: Settings, tracing: TracingSettings | None = None) ->
             on_request=metrics.write_request,
             on_import=metrics.import_ended,
         )
+        await repository.warm_up(settings.database_pool_min)
         metrics.watch_imports(lambda: repository.imports_in_flight)
         live = live_page(settings, metrics, stack, CLOSE_TIMEOUT_S)
         path = await read_path(settings, repository, metrics, traced, live.recorder, stack)

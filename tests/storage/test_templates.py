@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC
 
 import pytest
@@ -10,7 +11,7 @@ from app.domain.errors import InvalidInputError, StorageUnavailableError, Templa
 from app.domain.ports import Repository
 from app.domain.template import MAX_BODY_CHARS, MAX_ID, MAX_NAME_CHARS, TemplateDraft
 from app.storage.postgres import Connection, Database
-from app.storage.templates import _CREATE, _DELETE, _LOAD, _PAGE, _UPDATE, LOAD_MARK, TemplateRepository
+from app.storage.templates import _CREATE, _DELETE, _LOAD, _PAGE, _UPDATE, _WARM_UP, LOAD_MARK, TemplateRepository
 from tests.storage.conftest import OpenDatabase, wait_for
 
 _LOADS = """
@@ -19,6 +20,11 @@ _LOADS = """
       AND userid = 'app'::regrole
 """
 _IS_LOADING = "SELECT count(*) FROM pg_stat_activity WHERE strpos(query, $1) > 0 AND wait_event = 'PgSleep'"
+_WAIT_FOR_A_LOCK = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND strpos(query, 'warm_up') > 0
+      AND pid <> pg_backend_pid()
+"""
 
 OUTSIDE_BIGINT = [0, -1, -(2**63), 2**63, 2**64, 10**60]
 
@@ -131,7 +137,7 @@ async def test_a_page_may_start_and_end_outside_what_a_bigint_holds(repository: 
 
 def test_only_the_load_query_carries_the_mark() -> None:
     assert LOAD_MARK in _LOAD
-    assert not [query for query in (_CREATE, _UPDATE, _DELETE, _PAGE) if LOAD_MARK in query]
+    assert not [query for query in (_CREATE, _UPDATE, _DELETE, _PAGE, _WARM_UP) if LOAD_MARK in query]
 
 
 @pytest.mark.parametrize("delay_ms", [0, 1])
@@ -155,6 +161,35 @@ async def test_postgres_counts_the_loads_that_the_repository_counts(
     await repository.delete(created.id, None)
     assert await admin.fetchval(_LOADS, LOAD_MARK) - before == len(counted) == 30
     assert all(seconds > 0 for seconds in counted)
+
+
+async def test_each_connection_is_warmed_up_and_none_of_it_counts_as_a_load(
+    url: str, open_database: OpenDatabase, admin: Connection
+) -> None:
+    counted: list[float] = []
+    repository = TemplateRepository(await open_database(url, pool_min=3), 5_000, counted.append)
+    before = await admin.fetchval(_LOADS, LOAD_MARK)
+
+    async def all_wait() -> bool:
+        return bool(await admin.fetchval(_WAIT_FOR_A_LOCK) == 3)
+
+    async with asyncio.TaskGroup() as group, admin.transaction():
+        await admin.execute("LOCK TABLE templates")
+        warming = group.create_task(repository.warm_up(3))
+        await wait_for(all_wait)
+        assert not warming.done()
+    assert await admin.fetchval(_LOADS, LOAD_MARK) == before
+    assert counted == []
+
+
+async def test_what_cannot_be_warmed_up_stays_as_it_is(
+    empty_database: Callable[[], str], open_database: OpenDatabase, admin: Connection
+) -> None:
+    unmigrated = TemplateRepository(await open_database(empty_database(), pool_min=2))
+    await unmigrated.warm_up(2)
+    database = await open_database(empty_database(), pool_min=2)
+    await database.close(2.0)
+    await TemplateRepository(database).warm_up(2)
 
 
 async def test_the_delay_comes_before_the_answer_found_or_not(database: Database) -> None:
