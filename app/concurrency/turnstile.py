@@ -7,6 +7,8 @@ from collections import deque
 
 LOOK_S = 0.005
 """From one look whether a crowd is on its way to the next."""
+QUIET_LOOKS = 2
+"""So many in a row must show that no more come: one may only show that whoever sends them had no processor."""
 LONGEST_HOLD_S = 0.2
 """A crowd that goes on coming is let pass then."""
 
@@ -17,9 +19,10 @@ class Turnstile:
     A turn takes as long as all that is ready in it. Where a thousand callers become ready at once, each with work of a
     third of a millisecond, whoever comes next waits a third of a second. Behind a turnstile they take a turn each few.
 
-    Where `crowd` callers or more have come in one turn, nobody passes for `LOOK_S`, and again for as long as that
-    brings so many more, at most for `LONGEST_HOLD_S`: to take a crowd in takes the processor for a while, and work
-    begun meanwhile would keep others waiting twice as long. Then nobody is held up before the line has been empty.
+    Where `crowd` callers or more have come in one turn, nobody passes until `QUIET_LOOKS` looks, each `LOOK_S` after
+    the one before, have found fewer new ones, at most for `LONGEST_HOLD_S`: to take a crowd in takes the processor for
+    a while, and work begun meanwhile would keep others waiting twice as long. Then nobody is held up before the line
+    has been empty.
 
     Bound to one event loop, and not thread-safe.
     """
@@ -30,6 +33,7 @@ class Turnstile:
         self._length = 0
         """Of the line, at the last turn."""
         self._hold_ends_at: float | None = None
+        self._looks_left = 0
         self._left = per_turn
         self._line: deque[asyncio.Future[None]] = deque()
         self._is_turn_due = False
@@ -72,7 +76,7 @@ class Turnstile:
                 place.set_result(None)
                 self._left -= 1
         if not self._line:
-            self._length, self._hold_ends_at = 0, None
+            self._length, self._hold_ends_at, self._looks_left = 0, None, 0
         self._is_turn_due = self._left < self._per_turn
         if self._is_turn_due:
             loop.call_soon(self._turn, loop)
@@ -80,7 +84,11 @@ class Turnstile:
     def _is_coming(self, now: float) -> bool:
         """Whether a crowd is on its way in, and may be waited for."""
         before, self._length = self._length, len(self._line)
-        if self._crowd is None or self._length - before < self._crowd:
+        if self._crowd is not None and self._length - before >= self._crowd:
+            self._looks_left = QUIET_LOOKS
+        elif self._looks_left:
+            self._looks_left -= 1
+        if not self._looks_left:
             return False
         if self._hold_ends_at is None:
             self._hold_ends_at = now + LONGEST_HOLD_S

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.concurrency.turnstile import LONGEST_HOLD_S, LOOK_S, Turnstile
+from app.concurrency.turnstile import LONGEST_HOLD_S, LOOK_S, QUIET_LOOKS, Turnstile
 from app.lab.simulation.virtual_time import run_virtually
 
 
@@ -137,7 +137,13 @@ def test_a_crowd_is_not_held_up_by_a_few_who_come_behind_it() -> None:
             crowd.comes(2)
         return await crowd.all_passed()
 
-    assert run_virtually(times())[:20] == [0.0, 0.0, *[LOOK_S] * 18]
+    assert run_virtually(times())[:20] == pytest.approx([0.0, 0.0, *[QUIET_LOOKS * LOOK_S] * 18])
+
+
+def test_a_crowd_that_comes_in_spurts_passes_once_all_of_it_is_there() -> None:
+    first, second, *others = passed_at(times=4, callers=20, every_s=(QUIET_LOOKS - 0.5) * LOOK_S)
+    assert (first, second) == (0.0, 0.0)
+    assert min(others) > 3 * (QUIET_LOOKS - 0.5) * LOOK_S
 
 
 def test_a_few_are_not_held_up_though_more_come() -> None:
@@ -158,4 +164,4 @@ def test_the_next_crowd_is_taken_in_like_the_first(leave: bool) -> None:
         return await crowd.all_passed()
 
     began = 1.0 + LOOK_S / 2
-    assert run_virtually(times()) == [began, began, *[began + LOOK_S] * 38]
+    assert run_virtually(times()) == pytest.approx([began, began, *[began + QUIET_LOOKS * LOOK_S] * 38])
