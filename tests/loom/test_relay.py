@@ -142,6 +142,25 @@ def test_a_reset_at_the_deadline_is_the_deadline_and_one_before_it_a_cancellatio
     assert (transcript.end.status, transcript.end.ending) == (status, Ending.RESET_BY_CLIENT)
 
 
+@pytest.mark.parametrize("is_trailers_only", [False, True], ids=["trailers", "trailers only"])
+@pytest.mark.parametrize(
+    ("elapsed_s", "status", "message"),
+    [(0.999, Status.OK, ""), (1.0, Status.DEADLINE_EXCEEDED, "the client's deadline was over")],
+)
+def test_an_answer_that_comes_past_the_deadline_is_none_to_the_client(
+    elapsed_s: float, status: Status, message: str, is_trailers_only: bool
+) -> None:
+    transcript = Transcript()
+    transcript.ask(more=[("grpc-timeout", "1S")], end=True)
+    if not is_trailers_only:
+        transcript.answer()
+    transcript.now += elapsed_s
+    transcript.answer(fields=[*RESPONSE_HEADERS, *OK_TRAILERS] if is_trailers_only else OK_TRAILERS, end=True)
+    assert (transcript.end.status, transcript.end.message) == (status, message)
+    assert values(transcript.end.trailers, "grpc-status") == [b"0"]
+    assert transcript.end.ending is (Ending.TRAILERS_ONLY if is_trailers_only else Ending.TRAILERS)
+
+
 @pytest.mark.parametrize(
     ("http_status", "status"),
     [

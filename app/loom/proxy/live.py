@@ -160,7 +160,7 @@ class LiveCalls:
             status = of_http(call.http_status or HTTP_OK)
         else:
             status = of_reset(code, at - call.started_at, call.timeout_s)
-        message = "the client's deadline was over" if status is Status.DEADLINE_EXCEEDED else ""
+        message = _DEADLINE_OVER if status is Status.DEADLINE_EXCEEDED else ""
         self.end(stream, at, ending, status, message=message, reset_code=code)
 
     def refuse_after(self, last: int, code: int, at: float) -> None:
@@ -240,6 +240,9 @@ class LiveCalls:
             is_http_ok = http_status == HTTP_OK
             status = Status.UNKNOWN if is_http_ok else of_http(http_status)
             message = message or ("no grpc-status in the trailers" if is_http_ok else f"HTTP status {http_status}")
+        if call.timeout_s is not None and at - call.started_at >= call.timeout_s:
+            # The client's own clock began before Loom's: it has given the call up, whatever the backend says now.
+            status, message = Status.DEADLINE_EXCEEDED, _DEADLINE_OVER
         self.end(stream, at, ending, status, message=message, trailers=headers)
 
     def _data(self, call: _Call, side: _Side, payload: bytes, at: float) -> None:
@@ -276,6 +279,7 @@ def _close(call: _Call) -> None:
             side.parser.close()
 
 
+_DEADLINE_OVER: Final = "the client's deadline was over"
 _IN_WORDS: Final = {
     Ending.NO_TRAILERS: "the backend ended the stream without trailers",
     Ending.RESET_BY_CLIENT: "the client reset the stream",
