@@ -22,7 +22,7 @@ from tests.bench.imports import IMPORTS
 from tests.bench.inspector import INSPECTOR
 from tests.bench.l1_read import L1_READ
 from tests.bench.live_page import LIVE_PAGE
-from tests.bench.loom import LOOM
+from tests.bench.loom import LOOM, LOOM_UNARY
 from tests.bench.loom_memory import LOOM_MEMORY
 from tests.bench.memory import MEMORY
 from tests.bench.singleflight import OVERHEAD, SHARED
@@ -38,6 +38,7 @@ SUBJECTS: Sequence[Subject] = (
     WATCH_FANOUT,
     IMPORTS,
     MEMORY,
+    LOOM_UNARY,
     LOOM,
     LOOM_MEMORY,
     INSPECTOR,

@@ -1,4 +1,4 @@
-"""HTTP/2 frames, as far as the load clients need them: https://www.rfc-editor.org/rfc/rfc9113#section-4.1."""
+"""HTTP/2 frames, as far as the load clients, and what they ask, need them: https://www.rfc-editor.org/rfc/rfc9113#section-4.1."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 HEAD_BYTES = 9
 WINDOW = 2**31 - 1
 """Largest flow-control window: whoever has it is never held up."""
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FIRST_WINDOW = 65_535
-_HEADER_TABLE_SIZE, _INITIAL_WINDOW_SIZE = 1, 4
+_HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 1, 4
 _HEAD = struct.Struct(">BHBBL")
 """Length in two parts, type, flags, stream."""
 
@@ -49,9 +49,9 @@ def frames(buffer: bytes) -> tuple[list[Frame], bytes]:
 
 def greeting() -> bytes:
     """What a client sends first: no header table, and no window that would hold the server up."""
-    settings = struct.pack(">HLHL", _HEADER_TABLE_SIZE, 0, _INITIAL_WINDOW_SIZE, WINDOW)
+    settings = struct.pack(">HLHL", _HEADER_TABLE_SIZE, 0, INITIAL_WINDOW_SIZE, WINDOW)
     window = struct.pack(">L", WINDOW - _FIRST_WINDOW)
-    return _PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, window)
+    return PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, window)
 
 
 def grpc_call(target: str, method: str, message: bytes) -> tuple[bytes, bytes]:

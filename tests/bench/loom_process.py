@@ -54,9 +54,9 @@ def assert_all_seen(loom: Server) -> None:
 
 
 @contextmanager
-def echo() -> Iterator[Server]:
-    """The backend: `tests.bench.grpc_echo`."""
-    with _started([sys.executable, "-m", "tests.bench.grpc_echo"]) as (process, line):
+def echo(module: str = "grpc_echo") -> Iterator[Server]:
+    """The backend, a module of this package."""
+    with _started([sys.executable, "-m", f"tests.bench.{module}"]) as (process, line):
         target = f"127.0.0.1:{int(line)}"
         yield Server(f"http://{target}", target, psutil.Process(process.pid))
 

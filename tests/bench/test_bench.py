@@ -14,7 +14,9 @@ import pytest
 from tests.bench import grpc_load
 from tests.bench.__main__ import NAMES, main
 from tests.bench.figure import BenchError, Figure, Result, Run
+from tests.bench.grpc_echo import UNARY
 from tests.bench.load import CONNECTIONS, run_load
+from tests.bench.loom_process import echo
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nage: 1\r\ncontent-length: 5\r\nx-cache: l2\r\n\r\nhello"
 
@@ -59,6 +61,7 @@ def test_every_figure_that_is_promised_can_be_taken() -> None:
         "rss_mb_idle",
         "rss_mb_after_100k",
         "loom_unary_cpu_us",
+        "loom_unary_one_by_one_us",
         "loom_added_p50_ms",
         "loom_stream_us_per_msg",
         "loom_rss_mb",
@@ -201,3 +204,12 @@ async def test_a_call_that_fails_ends_grpc_load_with_its_status() -> None:
 async def test_grpc_load_says_when_there_is_no_server(unused_tcp_port_factory: Callable[[], int]) -> None:
     with pytest.raises(BenchError, match="cannot load"):
         await grpc_load.run_load(f"127.0.0.1:{unused_tcp_port_factory()}", "/s/m", b"", seconds=0.1)
+
+
+def test_the_quick_backend_answers_a_real_client_as_any_grpc_server_does() -> None:
+    messages = [b"", b"first", b"x" * 20_000, b"last"]
+    with echo("frame_echo") as backend, grpc.insecure_channel(backend.grpc_target) as channel:
+        call = channel.unary_unary(UNARY)
+        assert [call(message, timeout=30, wait_for_ready=True) for message in messages] == messages
+        calls = [call.future(b"%d" % number, timeout=30) for number in range(50)]
+        assert [each.result() for each in calls] == [b"%d" % number for number in range(50)]

@@ -190,7 +190,8 @@ class Worker:
         """SIGKILL. Harmless where it has ended."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
-        await self._ended()
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await self._ended()
 
     async def stop(self) -> None:
         """In good order, by the end of its input; SIGKILL where it does not end by that."""
@@ -211,17 +212,20 @@ class Worker:
 
     async def _ended(self) -> None:
         if self._process is not None and self._reader is not None:
+            # A process whose output is not read to its end is waited for in vain.
+            await self._reader
             await self._process.wait()
-            await asyncio.wait({self._reader})
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while line := await process.stdout.readline():
-            self._hear(json.loads(line))
-        for waiting in (self._ready, *self._pending.values()):
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(WorkerDied(f"worker {self.number}"))
-        self._pending.clear()
+        try:
+            while line := await process.stdout.readline():
+                self._hear(json.loads(line))
+        finally:
+            for waiting in (self._ready, *self._pending.values()):
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(WorkerDied(f"worker {self.number}"))
+            self._pending.clear()
 
     def _hear(self, line: dict[str, Any]) -> None:
         match line.get("event"):
