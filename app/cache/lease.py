@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from app.cache.wakeups import Wakeups
 from app.concurrency.clock import Clock, wall
 from app.concurrency.tasks import TaskSet
 
+RETURNED_TOGETHER = 100
+"""Leases at most that are given back by one command: Redis does nothing else meanwhile."""
+MOST_RETURNED = 10_000
+"""Leases at most that wait to be given back; past it the oldest, which are the next to end, are left to end."""
 EXPIRY_MARGIN_S = 0.01
 """How long after a lease's announced end its waiters look again, so that it has really ended."""
 FIRST_POLL_S, MOST_POLL_S = 0.005, 0.1
@@ -71,6 +76,9 @@ class LeasedFill:
         self._events = events
         self._now = now
         self._token = token
+        self._returned: deque[tuple[str, str]] = deque(maxlen=MOST_RETURNED)
+        """Keys and tokens of leases that are to be given back."""
+        self._returning: asyncio.Task[None] | None = None
 
     async def obtain(self, key: str, terms_now: Callable[[], Terms]) -> tuple[Entry, Source]:
         """A value by the terms of the moment, which are asked for at each look; loaded if need be.
@@ -98,7 +106,7 @@ class LeasedFill:
                         self._events.miss()
                         return await self._load_or_fall_back(key, token, taken.entry, terms_now)
                     if self._background.start(self._load_behind(key, token)) is None:
-                        await self._remote.release(key, token)
+                        await self._remote.release((key, token))
                 if in_grace is not None:
                     self._events.stale("grace")
                     return in_grace, "stale"
@@ -188,7 +196,15 @@ class LeasedFill:
             return fallback, "stale"
 
     def _give_back(self, key: str, token: str) -> None:
-        self._background.start(self._remote.release(key, token), to_end=True)
+        self._returned.append((key, token))
+        if self._returning is None or self._returning.done():
+            self._returning = self._background.start(self._return_leases(), to_end=True)
+
+    async def _return_leases(self) -> None:
+        """What comes while others are on their way goes together: thousands of loads may be refused in one instant."""
+        while self._returned:
+            together = min(len(self._returned), RETURNED_TOGETHER)
+            await self._remote.release(*(self._returned.popleft() for _ in range(together)))
 
     def _usable(self, entry: Entry | None, newer_than: float, late_s: float) -> Entry | None:
         """The entry, where it is a value, was created after `newer_than`, and is at most so late."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -146,13 +146,21 @@ class RemoteCache:
         answer = await self._attempt("put", lambda: self._put(keys=self.names(key), args=arguments))
         return Stored.UNAVAILABLE if answer is None else Stored(_text(answer))
 
-    async def release(self, key: str, token: str) -> None:
-        """Give the lease back, if it is still held, and wake who waits for it."""
-        arguments: list[bytes | float | int | str] = [token, self.channel, key]
+    async def release(self, *leases: tuple[str, str]) -> None:
+        """Give leases back, each of a key and by its token, where they are still held, and wake who waits for them.
+
+        One round trip; of a cluster, one for each.
+        """
+        if isinstance(self._client, ClusterClient):
+            await asyncio.gather(*(self._release_together([lease]) for lease in leases))
+        else:
+            await self._release_together(leases)
+
+    async def _release_together(self, leases: Sequence[tuple[str, str]]) -> None:
+        names = [self.names(key)[1] for key, _ in leases]
+        arguments = [self.channel, *(word for key, token in leases for word in (token, key))]
         # It is worth the wait for its turn for as long as it is of use: a lease that is not given back bars its key.
-        await self._attempt(
-            "release", lambda: self._release(keys=[self.names(key)[1]], args=arguments), self._lease_ms / 1000
-        )
+        await self._attempt("release", lambda: self._release(keys=names, args=arguments), self._lease_ms / 1000)
 
     async def invalidate(self, key: str, version: int) -> bool:
         """From now on nothing of `key` below `version` is stored. Whether Redis took it."""

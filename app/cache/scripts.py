@@ -67,11 +67,17 @@ return answer
 )
 
 RELEASE = """
--- KEYS: lease. ARGV: token, channel, key. Gives back a lease that is still held. Returns 1 if it was.
-if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[2], ARGV[3])
-return 1
+-- KEYS: leases. ARGV: channel, then the token and the key of each. Gives back those that are still held.
+-- Returns how many were.
+local given_back = 0
+for number, lease in ipairs(KEYS) do
+    if redis.pcall('GET', lease) == ARGV[2 * number] then
+        redis.call('DEL', lease)
+        redis.call('PUBLISH', ARGV[1], ARGV[2 * number + 1])
+        given_back = given_back + 1
+    end
+end
+return given_back
 """
 
 REVOKE = """

@@ -78,7 +78,11 @@ async def test_every_operation_works_on_every_shard_and_loads_its_script_where_i
         assert await rig.remote.get(key) is None
         assert await rig.remote.put(key, entry(key)) is Stored.PAST
         await rig.remote.take(key, "token", now=time.time())
-        await rig.remote.release(key, "token")
+    await rig.remote.release(*((key, "token") for key in KEYS))
+    for key in KEYS:
+        again = await rig.remote.take(key, "other", now=time.time())
+        assert again is not None
+        assert again.grant is Grant.WON
     assert not rig.events.counts
     assert len({rig.primary(redis_cluster, key).port for key in KEYS}) == 3
 

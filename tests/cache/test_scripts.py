@@ -114,7 +114,7 @@ async def test_a_refresh_does_not_stop_at_the_very_value_that_it_is_to_replace(s
         seen = entry(created_at=created_at)
         await script.remote.put("1", seen)
         assert await script.take(newer_than=seen.created_at) == (Grant.WON, seen)
-        await script.remote.release("1", "mine")
+        await script.remote.release(("1", "mine"))
 
 
 async def test_a_refresh_takes_what_was_loaded_since(script: Script) -> None:
@@ -311,22 +311,31 @@ async def test_a_value_is_kept_for_its_life_and_as_long_as_it_may_be_fallen_back
 
 async def test_a_lease_given_back_is_free_and_wakes(script: Script) -> None:
     await script.take("mine")
-    await script.remote.release("1", "mine")
+    await script.remote.release(("1", "mine"))
     assert await script.held_by() is None
     assert await script.woken() == [b"1"]
 
 
 async def test_only_the_holder_can_give_a_lease_back(script: Script) -> None:
     await script.take("other")
-    await script.remote.release("1", "mine")
+    await script.remote.release(("1", "mine"))
     assert await script.held_by() == b"other"
-    await script.remote.release("2", "mine")
+    await script.remote.release(("2", "mine"))
     assert await script.woken() == []
+
+
+async def test_of_several_leases_those_that_are_held_are_given_back(script: Script) -> None:
+    await script.take("mine")
+    assert await script.remote.take("2", "other", now=FRESH) is not None
+    assert await script.remote.take("3", "third", now=FRESH) is not None
+    await script.remote.release(("1", "mine"), ("2", "mine"), ("3", "third"), ("4", "none"))
+    assert await script.woken() == [b"1", b"3"]
+    assert [await script.client.get(script.remote.names(key)[1]) for key in "123"] == [None, b"other", None]
 
 
 async def test_giving_back_a_lease_of_another_type_is_no_error(script: Script) -> None:
     await script.client.rpush(script.lease, "mine")
-    await script.remote.release("1", "mine")
+    await script.remote.release(("1", "mine"))
     assert not script.rig.events.counts
 
 

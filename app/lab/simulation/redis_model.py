@@ -97,10 +97,15 @@ class ScriptModel:
         return answer
 
     def release(self, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
-        token, channel, key = args
-        if self.get(keys[0]) != _bytes(token):
-            return 0
-        return self.revoke(keys, [channel, key])
+        channel, *others = args
+        held = [
+            (lease, key)
+            for lease, token, key in zip(keys, others[::2], others[1::2], strict=True)
+            if self.get(lease) == _bytes(token)
+        ]
+        for lease, key in held:
+            self.revoke([lease], [channel, key])
+        return len(held)
 
     def revoke(self, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
         if not self.delete(keys[0]):
