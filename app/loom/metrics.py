@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.exposition import choose_encoder
 
 from app.concurrency.breaker import BreakerState
-from app.loom.call import Altered, Direction, Ended, Ending, Event, Message, Started, Status
+from app.loom.call import Altered, Direction, Ended, Ending, Event, Message, Started, Status, first_value
 from app.loom.proxy.events import Blindness, Culprit, Refusal
 from app.telemetry.plain import Count, Distribution, PlainCounter, PlainGauge, PlainHistogram
 
@@ -22,7 +22,10 @@ MAX_METHODS: Final = 500
 UNSEEN: Final = "UNSEEN"
 """The status label of calls that went out of sight."""
 _REQUEST: Final = Direction.REQUEST
-_SAYS_NOTHING: Final = frozenset({Status.UNIMPLEMENTED, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED})
+_SAYS_NOTHING: Final = frozenset(
+    b"%d" % status for status in (Status.UNIMPLEMENTED, Status.UNAUTHENTICATED, Status.PERMISSION_DENIED)
+)
+"""As they are sent: what the client makes of a late answer is another matter."""
 _ANSWERED: Final = frozenset({Ending.TRAILERS, Ending.TRAILERS_ONLY})
 
 
@@ -236,7 +239,8 @@ class LoomMetrics:
 
     def _admitted(self, method: str, event: Ended) -> str:
         """The label of a method that has none yet."""
-        is_known = event.ending in _ANSWERED and event.http_status == 200 and event.status not in _SAYS_NOTHING
+        said = first_value(event.trailers, b"grpc-status")
+        is_known = event.ending in _ANSWERED and event.http_status == 200 and said not in _SAYS_NOTHING
         if not is_known or len(self._methods) >= MAX_METHODS:
             return OTHER
         self._methods.add(method)

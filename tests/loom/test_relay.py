@@ -161,6 +161,19 @@ def test_an_answer_that_comes_past_the_deadline_is_none_to_the_client(
     assert transcript.end.ending is (Ending.TRAILERS_ONLY if is_trailers_only else Ending.TRAILERS)
 
 
+@pytest.mark.parametrize("elapsed_s", [0.9, 1.0])
+@pytest.mark.parametrize("ended_by", [reset(1, 0x2), data(1, b"", end=True)], ids=["reset", "no trailers"])
+def test_a_backend_that_ends_a_call_past_the_deadline_ends_none_for_the_client(
+    ended_by: bytes, elapsed_s: float
+) -> None:
+    transcript = Transcript()
+    transcript.ask(more=[("grpc-timeout", "1S")], end=True)
+    transcript.answer()
+    transcript.now += elapsed_s
+    transcript.relay.backend_bytes(ended_by)
+    assert (transcript.end.status is Status.DEADLINE_EXCEEDED) == (elapsed_s >= 1)
+
+
 @pytest.mark.parametrize(
     ("http_status", "status"),
     [

@@ -197,6 +197,9 @@ class LiveCalls:
         requests, responses = call.requests, call.responses
         if requests.parser is not None or responses.parser is not None:
             _close(call)
+        if call.timeout_s is not None and at - call.started_at >= call.timeout_s and ending in _BY_THE_BACKEND:
+            # The client's own clock began before Loom's: it has given the call up, whatever the backend does now.
+            status, message = Status.DEADLINE_EXCEEDED, _DEADLINE_OVER
         if not (message or trailers):
             message = _IN_WORDS[ending]
         ended = (
@@ -240,9 +243,6 @@ class LiveCalls:
             is_http_ok = http_status == HTTP_OK
             status = Status.UNKNOWN if is_http_ok else of_http(http_status)
             message = message or ("no grpc-status in the trailers" if is_http_ok else f"HTTP status {http_status}")
-        if call.timeout_s is not None and at - call.started_at >= call.timeout_s:
-            # The client's own clock began before Loom's: it has given the call up, whatever the backend says now.
-            status, message = Status.DEADLINE_EXCEEDED, _DEADLINE_OVER
         self.end(stream, at, ending, status, message=message, trailers=headers)
 
     def _data(self, call: _Call, side: _Side, payload: bytes, at: float) -> None:
@@ -280,6 +280,7 @@ def _close(call: _Call) -> None:
 
 
 _DEADLINE_OVER: Final = "the client's deadline was over"
+_BY_THE_BACKEND: Final = frozenset({Ending.TRAILERS, Ending.TRAILERS_ONLY, Ending.NO_TRAILERS, Ending.RESET_BY_BACKEND})
 _IN_WORDS: Final = {
     Ending.NO_TRAILERS: "the backend ended the stream without trailers",
     Ending.RESET_BY_CLIENT: "the client reset the stream",
