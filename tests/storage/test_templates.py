@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -140,6 +141,11 @@ def test_only_the_load_query_carries_the_mark() -> None:
     assert not [query for query in (_CREATE, _UPDATE, _DELETE, _PAGE, _WARM_UP) if LOAD_MARK in query]
 
 
+def test_the_warm_up_is_another_statement_also_where_aliases_make_none() -> None:
+    """As they do in the statistics of PostgreSQL before 18."""
+    assert _WARM_UP.replace("warm_up", LOAD_MARK).split() != _LOAD.split()
+
+
 @pytest.mark.parametrize("delay_ms", [0, 1])
 async def test_postgres_counts_the_loads_that_the_repository_counts(
     database: Database, admin: Connection, delay_ms: int
@@ -164,7 +170,7 @@ async def test_postgres_counts_the_loads_that_the_repository_counts(
 
 
 async def test_each_connection_is_warmed_up_and_none_of_it_counts_as_a_load(
-    url: str, open_database: OpenDatabase, admin: Connection
+    url: str, open_database: OpenDatabase, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[float] = []
     repository = TemplateRepository(await open_database(url, pool_min=3), 5_000, counted.append)
@@ -173,6 +179,7 @@ async def test_each_connection_is_warmed_up_and_none_of_it_counts_as_a_load(
     async def all_wait() -> bool:
         return bool(await admin.fetchval(_WAIT_FOR_A_LOCK) == 3)
 
+    monkeypatch.setattr("app.storage.templates.WARM_UP_TIMEOUT_S", 60.0)
     async with asyncio.TaskGroup() as group, admin.transaction():
         await admin.execute("LOCK TABLE templates")
         warming = group.create_task(repository.warm_up(3))
@@ -190,6 +197,30 @@ async def test_what_cannot_be_warmed_up_stays_as_it_is(
     database = await open_database(empty_database(), pool_min=2)
     await database.close(2.0)
     await TemplateRepository(database).warm_up(2)
+
+
+async def test_whom_the_database_lets_read_nothing_it_warms_up_nothing(
+    url: str, open_database: OpenDatabase, admin: Connection
+) -> None:
+    await admin.execute("DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
+    stranger = urlsplit(url)._replace(netloc=f"stranger:stranger@{urlsplit(url).netloc.rpartition('@')[2]}").geturl()
+    try:
+        database = await open_database(stranger, pool_min=2)
+        await TemplateRepository(database).warm_up(2)
+        await database.close(2.0)
+    finally:
+        await admin.execute("DROP ROLE stranger")
+
+
+async def test_a_start_does_not_wait_for_a_lock(
+    url: str, open_database: OpenDatabase, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.storage.templates.WARM_UP_TIMEOUT_S", 0.05)
+    repository = TemplateRepository(await open_database(url, pool_min=2))
+    async with admin.transaction():
+        await admin.execute("LOCK TABLE templates")
+        async with asyncio.timeout(30.0):
+            await repository.warm_up(2)
 
 
 async def test_the_delay_comes_before_the_answer_found_or_not(database: Database) -> None:
