@@ -50,7 +50,7 @@ class Metrics:
     """
 
     def __init__(self, *, mode: str, version: str, ttl_s: float) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)

@@ -67,6 +67,14 @@ def test_where_names_are_given_only_their_samples_are_there_and_nothing_else_is_
     assert (text[-1] == b"# EOF") == (accept == OPENMETRICS)
 
 
+def test_every_sample_can_be_asked_for_by_its_name() -> None:
+    metrics = busy()
+    lines = b"".join(metrics.exposition("")[0]).decode().splitlines()
+    names = {line.partition(" ")[0].partition("{")[0] for line in lines if not line.startswith("#")}
+    assert {"process_start_time_seconds", "python_info", "http_in_flight_requests"} <= names
+    assert [name for name in names if f"\n{name}" not in b"".join(metrics.exposition("", [name])[0]).decode()] == []
+
+
 def test_of_an_unknown_name_there_is_nothing() -> None:
     assert b"".join(busy().exposition("", ["no_such_metric"])[0]) == b""
 

@@ -228,7 +228,7 @@ def probe_routes(health: Health, metrics: Metrics) -> APIRouter:
     )
     @router.head("/metrics", include_in_schema=False)
     async def show_metrics(request: Request) -> Response:
-        names = request.query_params.getlist("name[]")
+        names = [name for name in request.query_params.getlist("name[]") if name]
         pieces, content_type = metrics.exposition(request.headers.get("accept", ""), names)
         text = []
         for piece in pieces:
