@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     status: int
     error: str
     """Empty where the key's template came."""
+    is_among_all: bool
+    """Whether nothing of an answer had come when the last request had been sent."""
 
     @property
     def seconds(self) -> float:
@@ -123,6 +125,7 @@ class _Request:
         self._status = 0
         self._sent = 0.0
         self.answer: Asked | None = None
+        self.is_among_all = False
         self.socket = socket.create_connection(address, timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -148,11 +151,14 @@ class _Request:
             self.fail(error.strerror or "cannot receive")
 
     def fail(self, error: str) -> None:
-        self.answer = Asked(self._sent, time.monotonic(), 0, error)
+        self._end(0, error)
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        self.answer = Asked(self._sent, time.monotonic(), status, "" if status == 200 else f"status {status}")
+        self._end(status, "" if status == 200 else f"status {status}")
+
+    def _end(self, status: int, error: str) -> None:
+        self.answer = Asked(self._sent, time.monotonic(), status, error, self.is_among_all)
 
 
 def _ask(requests: Sequence[_Request], timeout_s: float) -> list[Asked]:
@@ -161,6 +167,9 @@ def _ask(requests: Sequence[_Request], timeout_s: float) -> list[Asked]:
             selector.register(request.socket, selectors.EVENT_READ, request)
         for request in requests:
             request.send()
+        early = {key.data for key, _ in selector.select(0)}
+        for request in requests:
+            request.is_among_all = request not in early
         ends_at = time.monotonic() + timeout_s
         for request in _readable(selector, ends_at):
             request.receive()

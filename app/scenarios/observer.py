@@ -78,8 +78,8 @@ async def gauges(endpoint: Endpoint, name: str) -> Mapping[str, float]:
     found: dict[str, float] = {}
     for line in page.body.decode("utf-8", "replace").splitlines():
         if line and line[0] != "#":
-            name, _, value = line.rpartition(" ")
-            found[name] = float(value)
+            series, _, value = line.rpartition(" ")
+            found[series] = float(value)
     return found
 
 

@@ -67,8 +67,7 @@ async def play(stage: Stage) -> list[Promise]:
     wrong = [answer for answer in cold if answer.status not in (200, 503)]
     failed = failures(everybody)
     hit_p99 = p99_s(hits)
-    last_sent = max(answer.sent for answer in cold)
-    together = sum(answer.end >= last_sent for answer in cold)
+    together = sum(answer.is_among_all for answer in cold)
     slowest = max(answer.seconds for answer in cold)
     longest_s = stage.fleet.setting("bulkhead_timeout_s") + stage.fleet.setting("load_deadline_s")
     return [
