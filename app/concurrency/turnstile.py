@@ -21,8 +21,8 @@ class Turnstile:
 
     Where `crowd` callers or more have come in one turn, nobody passes until `QUIET_LOOKS` looks, each `LOOK_S` after
     the one before, have found fewer new ones, at most for `LONGEST_HOLD_S`: to take a crowd in takes the processor for
-    a while, and work begun meanwhile would keep others waiting twice as long. Then nobody is held up before the line
-    has been empty.
+    a while, and work begun meanwhile would keep others waiting twice as long. After so long nobody is held up before
+    the line has been empty.
 
     Bound to one event loop, and not thread-safe.
     """

@@ -2,7 +2,7 @@
 
 HTTP/2 frames, and nothing read of them but which calls are whole: as a server in Go or C++ does, it takes up all calls
 that have come and answers them together, where grpc.aio takes a quarter of a millisecond for each. It answers any
-method, by header blocks that are in the table of whoever decodes them from the second call on.
+method.
 
 Prints its port, and ends with its standard input.
 """
@@ -15,7 +15,6 @@ import sys
 from typing import Final, cast
 
 import uvloop
-from hpack.hpack import Encoder
 
 from tests.bench.frames import (
     ACK,
@@ -24,6 +23,7 @@ from tests.bench.frames import (
     END_STREAM,
     HEADERS,
     INITIAL_WINDOW_SIZE,
+    MAX_FRAME_BYTES,
     PING,
     PREFACE,
     SETTINGS,
@@ -31,10 +31,13 @@ from tests.bench.frames import (
     WINDOW_UPDATE,
     frame,
     frames,
+    header_block,
 )
 
-_HEADERS: Final = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-accept-encoding", "identity, gzip")]
-_TRAILERS: Final = [("grpc-status", "0"), ("grpc-message", "")]
+_HEADERS: Final = header_block(
+    (":status", "200"), ("content-type", "application/grpc"), ("grpc-accept-encoding", "identity, gzip")
+)
+_TRAILERS: Final = header_block(("grpc-status", "0"), ("grpc-message", ""))
 
 
 class _Echo(asyncio.Protocol):
@@ -42,9 +45,6 @@ class _Echo(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
-        self._encoder = Encoder()
-        self._blocks: tuple[bytes, bytes] | None = None
-        """Headers and trailers of every answer but the first."""
         self._buffer = b""
         self._is_greeted = False
         self._bodies: dict[int, bytes] = {}
@@ -69,7 +69,7 @@ class _Echo(asyncio.Protocol):
                 self._unread += len(payload)
                 body = self._bodies.pop(stream, b"") + payload
                 if flags & END_STREAM:
-                    replies.append(self._answer(stream, body))
+                    replies.append(_answer(stream, body))
                 else:
                     self._bodies[stream] = body
             elif kind in (SETTINGS, PING) and not flags & ACK:
@@ -80,15 +80,16 @@ class _Echo(asyncio.Protocol):
         if replies:
             self._transport.write(b"".join(replies))
 
-    def _answer(self, stream: int, body: bytes) -> bytes:
-        headers, trailers = self._blocks or (self._encoder.encode(_HEADERS), self._encoder.encode(_TRAILERS))
-        if self._blocks is None:
-            self._blocks = self._encoder.encode(_HEADERS), self._encoder.encode(_TRAILERS)
-        return (
-            frame(HEADERS, END_HEADERS, stream, headers)
-            + frame(DATA, 0, stream, body)
-            + frame(HEADERS, END_HEADERS | END_STREAM, stream, trailers)
-        )
+
+def _answer(stream: int, body: bytes) -> bytes:
+    pieces = [body[begin : begin + MAX_FRAME_BYTES] for begin in range(0, len(body), MAX_FRAME_BYTES)]
+    return b"".join(
+        [
+            frame(HEADERS, END_HEADERS, stream, _HEADERS),
+            *(frame(DATA, 0, stream, piece) for piece in pieces),
+            frame(HEADERS, END_HEADERS | END_STREAM, stream, _TRAILERS),
+        ]
+    )
 
 
 async def _serve() -> None:

@@ -1,4 +1,7 @@
-"""HTTP/2 frames, as far as the load clients, and what they ask, need them: https://www.rfc-editor.org/rfc/rfc9113#section-4.1."""
+"""HTTP/2 frames, as far as the load clients, and what they ask, need them.
+
+Source: https://www.rfc-editor.org/rfc/rfc9113#section-4.1.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from hpack.hpack import Encoder
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 HEAD_BYTES = 9
+MAX_FRAME_BYTES = 16_384
+"""Of a payload, where the peer allows no more."""
 WINDOW = 2**31 - 1
 """Largest flow-control window: whoever has it is never held up."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -54,18 +59,21 @@ def greeting() -> bytes:
     return PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, window)
 
 
+def header_block(*headers: tuple[str, str]) -> bytes:
+    """The payload of HEADERS. Nothing goes into a table: it may be sent again and again, to anyone."""
+    block: bytes = Encoder().encode([(name, value, True) for name, value in headers], huffman=False)
+    return block
+
+
 def grpc_call(target: str, method: str, message: bytes) -> tuple[bytes, bytes]:
-    """The payloads of a call's HEADERS and of its one DATA. Nothing goes into a table: they are the same each time."""
-    headers = Encoder().encode(
-        [
-            (":method", "POST", True),
-            (":scheme", "http", True),
-            (":path", method, True),
-            (":authority", target, True),
-            ("te", "trailers", True),
-            ("content-type", "application/grpc", True),
-            ("user-agent", "grpc-bench/1", True),
-        ],
-        huffman=False,
+    """The payloads of a call's HEADERS and of its one DATA, the same each time."""
+    headers = header_block(
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", target),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", "grpc-bench/1"),
     )
     return headers, b"\0" + struct.pack(">L", len(message)) + message

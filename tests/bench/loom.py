@@ -47,6 +47,8 @@ def _passed(backend_module: str, effort: Effort) -> Run:
 
 def _loom(effort: Effort) -> dict[str, Run]:
     with echo() as backend, proxy(backend.grpc_target) as loom, watched(loom):
+        for process in (backend, loom):
+            _cost(process, effort.warm_up_s)
         before = counted(loom, UNARY)
         alone_ms, _ = _p50(backend, effort.load_s)
         passed_ms, calls = _p50(loom, effort.load_s)

@@ -141,9 +141,9 @@ def test_a_crowd_is_not_held_up_by_a_few_who_come_behind_it() -> None:
 
 
 def test_a_crowd_that_comes_in_spurts_passes_once_all_of_it_is_there() -> None:
-    first, second, *others = passed_at(times=4, callers=20, every_s=(QUIET_LOOKS - 0.5) * LOOK_S)
+    first, second, *others = passed_at(times=4, callers=20, every_s=1.5 * LOOK_S)
     assert (first, second) == (0.0, 0.0)
-    assert min(others) > 3 * (QUIET_LOOKS - 0.5) * LOOK_S
+    assert min(others) > 4.5 * LOOK_S
 
 
 def test_a_few_are_not_held_up_though_more_come() -> None:

@@ -45,7 +45,7 @@ class HeldLoads:
         try:
             await self._connection.execute("BEGIN; LOCK TABLE templates", timeout=LOCKED_WITHIN_S)
         except BaseException:
-            await self.let_go()
+            self._connection.terminate()
             raise
         return self
 

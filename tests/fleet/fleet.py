@@ -204,6 +204,8 @@ class Worker:
         except TimeoutError:
             await self.kill()
             raise
+        if self._reader is not None:
+            self._reader.result()  # what it could not read
 
     def _send(self, line: Mapping[str, Any]) -> None:
         assert self._process is not None
@@ -213,7 +215,7 @@ class Worker:
     async def _ended(self) -> None:
         if self._process is not None and self._reader is not None:
             # A process whose output is not read to its end is waited for in vain.
-            await self._reader
+            await asyncio.wait({self._reader})
             await self._process.wait()
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
