@@ -122,7 +122,6 @@ class _Request:
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._bytes = f"GET /template-details?id={key} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
         self._parser = httptools.HttpResponseParser(self)
-        self._status = 0
         self._sent = 0.0
         self.answer: Asked | None = None
         self.is_among_all = False
