@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 from app.cache.entry import Entry
@@ -160,7 +161,11 @@ class LeasedFill:
             # In the background: the one who was cancelled, or whose load failed, need not wait for Redis as well.
             self._give_back(key, token)
             raise
-        stored = await self._remote.put(key, entry, token)
+        try:
+            stored = await self._remote.put(key, entry, token)
+        except BaseException:
+            self._give_back(key, token)  # in vain where the put has done so
+            raise
         if stored is Stored.FENCED:
             self._events.lease("fenced")
         elif stored is Stored.UNAVAILABLE and self._remote.is_available:
@@ -198,13 +203,20 @@ class LeasedFill:
     def _give_back(self, key: str, token: str) -> None:
         self._returned.append((key, token))
         if self._returning is None or self._returning.done():
-            self._returning = self._background.start(self._return_leases(), to_end=True)
+            # For no caller in particular: it is of nobody's trace.
+            self._returning = Context().run(self._background.start, self._return_leases(), to_end=True)
 
     async def _return_leases(self) -> None:
         """What comes while others are on their way goes together: thousands of loads may be refused in one instant."""
         while self._returned:
-            together = min(len(self._returned), RETURNED_TOGETHER)
-            await self._remote.release(*(self._returned.popleft() for _ in range(together)))
+            leases = tuple(self._returned)
+            self._returned.clear()
+            parts = (leases[at : at + RETURNED_TOGETHER] for at in range(0, len(leases), RETURNED_TOGETHER))
+            await asyncio.gather(*(self._return_together(part) for part in parts))
+
+    async def _return_together(self, leases: Sequence[tuple[str, str]]) -> None:
+        if not await self._remote.release(*leases) and self._remote.is_available:
+            await self._remote.release(*leases)  # one lost answer should not bar so many keys
 
     def _usable(self, entry: Entry | None, newer_than: float, late_s: float) -> Entry | None:
         """The entry, where it is a value, was created after `newer_than`, and is at most so late."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -146,21 +147,21 @@ class RemoteCache:
         answer = await self._attempt("put", lambda: self._put(keys=self.names(key), args=arguments))
         return Stored.UNAVAILABLE if answer is None else Stored(_text(answer))
 
-    async def release(self, *leases: tuple[str, str]) -> None:
+    async def release(self, *leases: tuple[str, str]) -> bool:
         """Give leases back, each of a key and by its token, where they are still held, and wake who waits for them.
 
-        One round trip; of a cluster, one for each.
+        One round trip; of a cluster, one for each. Whether Redis took all.
         """
         if isinstance(self._client, ClusterClient):
-            await asyncio.gather(*(self._release_together([lease]) for lease in leases))
-        else:
-            await self._release_together(leases)
+            return all(await asyncio.gather(*(self._release_together([lease]) for lease in leases)))
+        return await self._release_together(leases)
 
-    async def _release_together(self, leases: Sequence[tuple[str, str]]) -> None:
+    async def _release_together(self, leases: Sequence[tuple[str, str]]) -> bool:
         names = [self.names(key)[1] for key, _ in leases]
         arguments = [self.channel, *(word for key, token in leases for word in (token, key))]
         # It is worth the wait for its turn for as long as it is of use: a lease that is not given back bars its key.
-        await self._attempt("release", lambda: self._release(keys=names, args=arguments), self._lease_ms / 1000)
+        released = partial(self._release, keys=names, args=arguments)
+        return await self._attempt("release", released, self._lease_ms / 1000) is not None
 
     async def invalidate(self, key: str, version: int) -> bool:
         """From now on nothing of `key` below `version` is stored. Whether Redis took it."""

@@ -1,4 +1,5 @@
-"""What Redis does in one step. Keys are declared, and those of one call share a hash tag, so that clusters run it too.
+"""What Redis does in one step. Keys are declared, and those of one call share a hash tag, so that clusters run it too;
+of RELEASE, where it is called for one lease.
 
 An entry begins `tc1 VERSION CREATED TTL ` (see `app.cache.entry`), which is all that the scripts read of it. What they
 can't read, of whatever type, counts as not there, and is overwritten.

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from app.cache.entry import Entry
 from app.cache.lease import RETURNED_TOGETHER, LeasedFill, Terms
-from app.cache.remote import Grant, RemoteCache, Taken
+from app.cache.remote import Grant, RemoteCache, Stored, Taken
 from app.cache.wakeups import Wakeups
 from app.concurrency.tasks import TaskSet
 from app.lab.simulation.recorded_events import RecordedEvents
@@ -26,27 +26,41 @@ class Remote(RemoteCache):
     def __init__(self) -> None:
         self.returned: list[tuple[tuple[str, str], ...]] = []
         self.may_end = asyncio.Semaphore(0)
+        self.takes = True
+        self.puts = 0
+
+    @property
+    def is_available(self) -> bool:
+        return True
 
     async def take(self, key: str, token: str, **_: object) -> Taken:
         return Taken(Grant.WON, None)
 
-    async def release(self, *leases: tuple[str, str]) -> None:
+    async def put(self, key: str, entry: Entry, token: str = "") -> Stored:
+        self.puts += 1
+        await asyncio.Event().wait()
+        return Stored.STORED
+
+    async def release(self, *leases: tuple[str, str]) -> bool:
         self.returned.append(leases)
         await self.may_end.acquire()
+        return self.takes
 
 
 class Fills:
-    """Fills that fail."""
+    """Fills that fail, or that load `entry`."""
 
-    def __init__(self, *, limit: int = 10) -> None:
+    def __init__(self, *, limit: int = 10, entry: Entry | None = None) -> None:
         self.remote = Remote()
         self.background = TaskSet(limit=limit)
         tokens: Iterator[int] = iter(range(10**6))
 
         async def load(key: str) -> Entry:
-            raise OriginDownError
+            if entry is None:
+                raise OriginDownError
+            return entry
 
-        self._fill = LeasedFill(
+        self.fill = LeasedFill(
             remote=self.remote,
             wakeups=Wakeups(Redis(), "wake", ping_s=1.0, on_state=lambda _is_up: None),  # never started
             load=load,
@@ -59,7 +73,7 @@ class Fills:
     async def fail(self, *keys: str) -> None:
         for key in keys:
             with pytest.raises(OriginDownError):
-                await self._fill.obtain(key, Terms)
+                await self.fill.obtain(key, Terms)
 
     async def returned(self) -> list[list[str]]:
         """The keys of each command so far, once nothing more is to be done before the one under way ends."""
@@ -94,6 +108,16 @@ async def test_one_command_gives_back_no_more_than_redis_does_quickly() -> None:
     assert len(fills.background) == 0
 
 
+async def test_leases_that_redis_did_not_take_are_given_back_once_more() -> None:
+    fills = Fills()
+    fills.remote.takes = False
+    await fills.fail("1", "2")
+    for _ in range(5):
+        fills.remote.may_end.release()
+    assert await fills.returned() == [["1", "2"], ["1", "2"]]
+    assert len(fills.background) == 0
+
+
 async def test_leases_that_found_no_room_in_the_background_go_back_with_the_next() -> None:
     fills = Fills(limit=1)
     other = asyncio.Event()
@@ -104,6 +128,16 @@ async def test_leases_that_found_no_room_in_the_background_go_back_with_the_next
     await fills.returned()
     await fills.fail("3")
     assert await fills.returned() == [["1", "2", "3"]]
+
+
+async def test_who_leaves_while_the_value_is_put_gives_the_lease_back() -> None:
+    fills = Fills(entry=Entry(b"value", 1, 0.0, 30.0, 0.1))
+    filling = asyncio.create_task(fills.fill.obtain("1", Terms))
+    assert await fills.returned() == []
+    assert fills.remote.puts == 1
+    filling.cancel()
+    assert await fills.returned() == [["1"]]
+    assert filling.cancelled()
 
 
 async def test_closing_waits_until_all_have_gone_back() -> None:

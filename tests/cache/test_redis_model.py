@@ -59,7 +59,13 @@ puts = st.tuples(
         dates,
     ),
 )
-releases = st.tuples(st.just(scripts.RELEASE), st.just(NAMES[1:2]), st.tuples(tokens, st.just(CHANNEL), st.just(KEY)))
+releases = st.lists(tokens, min_size=1, max_size=3).map(
+    lambda held: (
+        scripts.RELEASE,
+        NAMES[1:2] * len(held),
+        (CHANNEL, *(word for token in held for word in (token, KEY))),
+    )
+)
 revokes = st.tuples(st.just(scripts.REVOKE), st.just(NAMES[1:2]), st.tuples(st.just(CHANNEL), st.just(KEY)))
 invalidations = st.tuples(
     st.just(scripts.INVALIDATE),

@@ -98,14 +98,12 @@ class ScriptModel:
 
     def release(self, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
         channel, *others = args
-        held = [
-            (lease, key)
-            for lease, token, key in zip(keys, others[::2], others[1::2], strict=True)
-            if self.get(lease) == _bytes(token)
-        ]
-        for lease, key in held:
-            self.revoke([lease], [channel, key])
-        return len(held)
+        given_back = 0
+        for lease, token, key in zip(keys, others[::2], others[1::2], strict=True):
+            if self.get(lease) == _bytes(token):
+                self.revoke([lease], [channel, key])
+                given_back += 1
+        return given_back
 
     def revoke(self, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
         if not self.delete(keys[0]):
