@@ -197,8 +197,8 @@ class LiveCalls:
         requests, responses = call.requests, call.responses
         if requests.parser is not None or responses.parser is not None:
             _close(call)
-        if call.timeout_s is not None and at - call.started_at >= call.timeout_s and ending in _BY_THE_BACKEND:
-            # The client's own clock began before Loom's: it has given the call up, whatever the backend does now.
+        if call.timeout_s is not None and at - call.started_at >= call.timeout_s and ending not in _NOT_JUDGED:
+            # The client's own clock began before Loom's: it has given the call up, whatever happens to it now.
             status, message = Status.DEADLINE_EXCEEDED, _DEADLINE_OVER
         if not (message or trailers):
             message = _IN_WORDS[ending]
@@ -280,7 +280,8 @@ def _close(call: _Call) -> None:
 
 
 _DEADLINE_OVER: Final = "the client's deadline was over"
-_BY_THE_BACKEND: Final = frozenset({Ending.TRAILERS, Ending.TRAILERS_ONLY, Ending.NO_TRAILERS, Ending.RESET_BY_BACKEND})
+_NOT_JUDGED: Final = frozenset({Ending.RESET_BY_CLIENT, Ending.CLIENT_LOST, Ending.BROKEN_BY_CLIENT, Ending.UNSEEN})
+"""Endings by which the client itself says what it makes of the call, or that tell nothing of it."""
 _IN_WORDS: Final = {
     Ending.NO_TRAILERS: "the backend ended the stream without trailers",
     Ending.RESET_BY_CLIENT: "the client reset the stream",
