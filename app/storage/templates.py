@@ -37,6 +37,7 @@ _LOAD = """
 # PostgreSQL before 18 counts statements as one that differ in an alias only: this one has a limit besides.
 _WARM_UP = f"{_LOAD.replace(LOAD_MARK, 'warm_up')} LIMIT 1"
 WARM_UP_TIMEOUT_S: Final = 1.0
+_DRIVER_ERRORS: Final = asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 _CREATE = "INSERT INTO templates (name, body) VALUES ($1, $2) RETURNING id, name, body, version, updated_at"
 
@@ -163,8 +164,8 @@ class TemplateRepository:
             try:
                 async with asyncio.timeout(WARM_UP_TIMEOUT_S):
                     await self._database.read(read)
-            except (StorageUnavailableError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-                logger.info("a connection to PostgreSQL was not warmed up: %s", str(error) or "no answer in time")
+            except (StorageUnavailableError, *_DRIVER_ERRORS, TimeoutError) as error:
+                logger.info("a connection to PostgreSQL was not warmed up: %s", str(error) or type(error).__name__)
 
         async with asyncio.TaskGroup() as warming:
             for _ in range(connections):

@@ -2,7 +2,7 @@
 
 HTTP/2 frames, and nothing read of them but which calls are whole: as a server in Go or C++ does, it takes up all calls
 that have come and answers them together, where grpc.aio takes a quarter of a millisecond for each. It answers any
-method.
+method, and knows no windows of its peer's, resets or padding: who measures by it needs none.
 
 Prints its port, and ends with its standard input.
 """

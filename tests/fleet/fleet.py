@@ -221,7 +221,7 @@ class Worker:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         try:
-            while line := await process.stdout.readline():
+            while (line := await process.stdout.readline()).endswith(b"\n"):  # what was killed may leave half a one
                 self._hear(json.loads(line))
         finally:
             for waiting in (self._ready, *self._pending.values()):
