@@ -157,14 +157,11 @@ class LeasedFill:
     async def _load_and_put(self, key: str, token: str) -> Entry:
         try:
             entry = await self._load(key)
-        except BaseException:
-            # In the background: the one who was cancelled, or whose load failed, need not wait for Redis as well.
-            self._give_back(key, token)
-            raise
-        try:
             stored = await self._remote.put(key, entry, token)
         except BaseException:
-            self._give_back(key, token)  # in vain where the put has done so
+            # In the background: the one who was cancelled, or whose load failed, need not wait for Redis as well. In
+            # vain where the put has ended the lease.
+            self._give_back(key, token)
             raise
         if stored is Stored.FENCED:
             self._events.lease("fenced")

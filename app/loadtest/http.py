@@ -57,8 +57,7 @@ class Connection:
         self._port = port
         self._timeout_s = timeout_s
         self._wire: _Wire | None = None
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._head = f" HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\n{headers}".encode("ascii")
+        self._head = f" HTTP/1.1\r\nHost: {authority(host, port)}\r\nAccept: */*\r\n{headers}".encode("ascii")
         self._tail = self._head + b"\r\n"
 
     async def open(self) -> None:
@@ -199,6 +198,11 @@ class _Wire(asyncio.Protocol):
             self.abort()
         if not waiter.done():
             waiter.set_result(response)
+
+
+def authority(host: str, port: int) -> str:
+    """Both, as a URL and a `Host` header have them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _fault(response: Response, key: int) -> str:

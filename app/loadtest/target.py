@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from app.client.endpoint import Endpoint
 from app.client.errors import EndpointError
 from app.loadtest.errors import TargetError
+from app.loadtest.http import authority
 
 STACK_FILE = Path("out/stack.json")
 """Where a running embedded stack says how it is reached."""
@@ -162,7 +163,7 @@ def _split(flag: str, url: str, schemes: set[str], default_port: int) -> SplitRe
 def _grpc_beside(url: str) -> str:
     """Where gRPC is by default, on the host of HTTP."""
     host = _split("--url", url, {"http"}, 80).hostname or ""
-    return f"[{host}]:{GRPC_PORT}" if ":" in host else f"{host}:{GRPC_PORT}"
+    return authority(host, GRPC_PORT)
 
 
 def _bare(url: str) -> str:

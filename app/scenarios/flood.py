@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import httptools
 
+from app.loadtest.http import authority
 from app.loadtest.runner import allow_files
 from app.scenarios.errors import ScenarioError
 
@@ -118,9 +119,7 @@ class _Request:
     """One connection, the request that is sent on it, and the response."""
 
     def __init__(self, address: tuple[str, int], key: int, timeout_s: float) -> None:
-        host, port = address
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._bytes = f"GET /template-details?id={key} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
+        self._bytes = f"GET /template-details?id={key} HTTP/1.1\r\nHost: {authority(*address)}\r\n\r\n".encode()
         self._parser = httptools.HttpResponseParser(self)
         self._sent = 0.0
         self.answer: Asked | None = None

@@ -10,6 +10,7 @@ import asyncpg
 
 from app.loadtest.errors import RequestError
 from app.loadtest.open_loop import Endpoint
+from app.storage.postgres import DRIVER_ERRORS
 from app.storage.templates import LOAD_MARK
 
 ANSWER_TIMEOUT_S = 1.0
@@ -59,7 +60,7 @@ class LoadCount:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await asyncpg.connect(self._url, timeout=ANSWER_TIMEOUT_S)
                 return list(await self._connection.fetch(query, self._role, LOAD_MARK))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        except (OSError, *DRIVER_ERRORS):
             # TimeoutError is an OSError; the driver is out of step where a question was cut short before
             self.close()
             return None

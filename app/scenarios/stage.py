@@ -115,8 +115,9 @@ class Stage:
     async def all_replicas(self, series: str, value: float, timeout_s: float) -> float | None:
         """How long it takes until a series has this value at every replica; `None` where it takes longer than that."""
 
+        name = series.partition("{")[0]
+
         async def have() -> bool:
-            name = series.partition("{")[0]
             seen = await asyncio.gather(*(gauges(endpoint, name) for endpoint in self.endpoints))
             return all(one.get(series) == value for one in seen)
 

@@ -55,6 +55,8 @@ _BUSY = (
 """The connection is good and the server could not do it now: statement timeout, too many connections, deadlock."""
 _DRIVER_STATE = (pg.InterfaceError, pg.InternalClientError)
 """Misuse of the driver, which is a bug, unless the connection is gone: then it is how the driver says so."""
+DRIVER_ERRORS = (asyncpg.PostgresError, *_DRIVER_STATE)
+"""All that the driver raises of its own; besides, it lets `OSError` pass."""
 
 
 class ConnectionLostError(StorageUnavailableError):
@@ -256,7 +258,7 @@ async def dedicated_connection(
     connection = await _reach(url, attempt, start_timeout_s)
     try:
         yield connection
-    except (OSError, asyncpg.PostgresError, *_DRIVER_STATE) as error:
+    except (OSError, *DRIVER_ERRORS) as error:
         outage = _outage(error, connection)
         if outage is None:
             raise
@@ -309,7 +311,7 @@ async def _roll_back(connection: PooledConnection, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             await connection.execute("ROLLBACK")
-    except (OSError, asyncpg.PostgresError, *_DRIVER_STATE) as error:
+    except (OSError, *DRIVER_ERRORS) as error:
         logger.warning("a transaction was undone by ending its connection: %s", _reason(error))
         if not _is_gone(connection):
             connection.terminate()

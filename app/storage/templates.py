@@ -16,7 +16,7 @@ from app.domain.ports import ImportBatch, ImportSummary, Written
 from app.domain.template import MAX_ID, Template, TemplateDraft, TemplatePatch, check_id
 from app.domain.write_request import Fingerprint
 from app.storage.imports import DEFAULT_LIMITS, ImportEnd, ImportLimits, TemplateImports
-from app.storage.postgres import Database, PooledConnection
+from app.storage.postgres import DRIVER_ERRORS, Database, PooledConnection
 from app.storage.write_requests import Answers, RequestEnd, WriteRequests
 
 T = TypeVar("T")
@@ -37,7 +37,6 @@ _LOAD = """
 # PostgreSQL before 18 counts statements as one that differ in an alias only: this one has a limit besides.
 _WARM_UP = f"{_LOAD.replace(LOAD_MARK, 'warm_up')} LIMIT 1"
 WARM_UP_TIMEOUT_S: Final = 1.0
-_DRIVER_ERRORS: Final = asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 _CREATE = "INSERT INTO templates (name, body) VALUES ($1, $2) RETURNING id, name, body, version, updated_at"
 
@@ -164,7 +163,7 @@ class TemplateRepository:
             try:
                 async with asyncio.timeout(WARM_UP_TIMEOUT_S):
                     await self._database.read(read)
-            except (StorageUnavailableError, *_DRIVER_ERRORS, TimeoutError) as error:
+            except (StorageUnavailableError, *DRIVER_ERRORS, TimeoutError) as error:
                 logger.info("a connection to PostgreSQL was not warmed up: %s", str(error) or type(error).__name__)
 
         async with asyncio.TaskGroup() as warming:

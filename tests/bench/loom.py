@@ -6,7 +6,9 @@ All of it while every call is recorded, into a session's file too, and somebody 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from statistics import median
 
 import grpc
@@ -33,33 +35,37 @@ def _unary(effort: Effort) -> dict[str, Run]:
 
 
 def _passed(backend_module: str, effort: Effort) -> Run:
-    with echo(backend_module) as backend, proxy(backend.grpc_target) as loom, watched(loom):
-        for process in (backend, loom):
-            _cost(process, effort.warm_up_s)
+    with _warm(backend_module, effort) as (backend, loom):
         before = counted(loom, UNARY)
         direct_us, _ = _cost(backend, effort.load_s)
         through_us, calls = _cost(loom, effort.load_s)
         # Loom counts a call when its end has passed, which may be after the client has seen it.
         until(lambda: counted(loom, UNARY) - before == calls)
-        assert_all_seen(loom)
     return Run(through_us, direct_us)
 
 
 def _loom(effort: Effort) -> dict[str, Run]:
-    with echo() as backend, proxy(backend.grpc_target) as loom, watched(loom):
-        for process in (backend, loom):
-            _cost(process, effort.warm_up_s)
+    with _warm("grpc_echo", effort) as (backend, loom):
         before = counted(loom, UNARY)
         alone_ms, _ = _p50(backend, effort.load_s)
         passed_ms, calls = _p50(loom, effort.load_s)
         until(lambda: counted(loom, UNARY) - before == calls)
         direct_message_us = _message_cost(backend, effort.calls * MESSAGES_A_CALL)
         message_us = _message_cost(loom, effort.calls * MESSAGES_A_CALL)
-        assert_all_seen(loom)
     return {
         "loom_added_p50_ms": Run(passed_ms - alone_ms, alone_ms),
         "loom_stream_us_per_msg": Run(message_us, direct_message_us),
     }
+
+
+@contextmanager
+def _warm(backend_module: str, effort: Effort) -> Iterator[tuple[Server, Server]]:
+    """The backend and Loom before it, watched, after some calls. In the end Loom must have seen all that passed."""
+    with echo(backend_module) as backend, proxy(backend.grpc_target) as loom, watched(loom):
+        for process in (backend, loom):
+            _cost(process, effort.warm_up_s)
+        yield backend, loom
+        assert_all_seen(loom)
 
 
 def _cost(server: Server, seconds: float) -> tuple[float, int]:
